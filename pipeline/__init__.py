@@ -1,0 +1,1 @@
+"""cofpipe: images in, focus trajectories and visual prompts out; the folders say how."""

@@ -1,0 +1,1 @@
+"""Files that hold a model; nothing is imported here."""

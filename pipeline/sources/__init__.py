@@ -1,0 +1,1 @@
+"""Where pictures come from: one file for each form of SOURCE, a listing, and the decoder."""

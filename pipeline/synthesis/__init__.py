@@ -1,0 +1,1 @@
+"""The main job: samples through the agent into committed, verified rows."""

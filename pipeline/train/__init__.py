@@ -1,0 +1,1 @@
+"""Training stages that consume what synthesis made."""
