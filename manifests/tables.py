@@ -1,0 +1,236 @@
+"""Every table of a run as an Arrow schema: the one home of column names and types.
+
+Data tables lie below `data/<name>/`, manifest tables below `manifest/<name>/`. Rows of manifest
+tables are stamped with `shard`, `part` and `attempt` by the runner. Pictures are added by those
+who write them; nothing here knows of pixels, of workers, or of how a row came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Written into every file's metadata, and into `trajectories` and `rejected` as a column."""
+
+KEY = ("sample_id", "resolution", "rollout")
+"""What names a row of the main kinds."""
+
+STAMP = ("shard", "part", "attempt")
+"""What the runner adds to rows of manifest tables: which attempt at which part wrote them."""
+
+Folder = Literal["data", "manifest"]
+
+_BOXES = pa.list_(pa.list_(pa.int32()))
+_KEY = [("sample_id", pa.string()), ("resolution", pa.int32()), ("rollout", pa.int32())]
+_STAMP = [("shard", pa.int32()), ("part", pa.int32()), ("attempt", pa.string())]
+_VERSION = [("schema_version", pa.int32())]
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+STEP = pa.struct(
+    [
+        ("thought", pa.string()),
+        ("boxes", _BOXES),
+        ("zoomed", pa.list_(pa.bool_())),
+        ("label", pa.string()),
+        ("tool", pa.string()),
+        ("magnification", pa.float64()),
+    ]
+)
+"""One look inside a row of `trajectories`."""
+
+FILE = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("path", pa.string()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+"""A committed file: path from the run directory, slashes forward."""
+
+_TRAJECTORY = [
+    ("sample_id", pa.string()),
+    ("image_id", pa.string()),
+    ("resolution", pa.int32()),
+    ("rollout", pa.int32()),
+    ("image_sha256", pa.string()),
+    ("source_sha256", pa.string()),
+    ("source", pa.string()),
+    ("license", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("view_w", pa.int32()),
+    ("view_h", pa.int32()),
+    ("same_view_as", pa.int32()),
+    ("question", pa.string()),
+    ("options", pa.list_(pa.string())),
+    ("target", pa.string()),
+    ("target_boxes", _BOXES),
+    ("task", pa.string()),
+    ("answer", pa.string()),
+    ("final_thought", pa.string()),
+    ("finish", pa.string()),
+    ("verified", pa.bool_()),
+    ("necessary", pa.bool_()),
+    ("num_zooms", pa.int32()),
+    ("visual_tokens", pa.int64()),
+    ("policy", pa.string()),
+    ("prompt_sha256", pa.string()),
+    ("tokens_in", pa.int64()),
+    ("tokens_out", pa.int64()),
+    ("steps", pa.list_(STEP)),
+]
+
+
+def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
+    """A schema whose files say which version of it they follow."""
+    return pa.schema(list(fields), {"cofpipe.schema_version": str(SCHEMA_VERSION)})
+
+
+TRAJECTORIES = _schema(*_TRAJECTORY, *_VERSION)
+
+REJECTED = _schema(
+    *_TRAJECTORY,
+    ("stage", pa.string()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+    *_VERSION,
+)
+"""Trajectories that failed: paid work too, and negatives for training."""
+
+STEPS = _schema(
+    *_KEY,
+    ("step", pa.int32()),
+    ("region", pa.int32()),
+    ("thought", pa.string()),
+    ("x0", pa.int32()),
+    ("y0", pa.int32()),
+    ("x1", pa.int32()),
+    ("y1", pa.int32()),
+    ("label", pa.string()),
+    ("tool", pa.string()),
+    ("zoomed", pa.bool_()),
+    ("no_gain", pa.bool_()),
+    ("parent", pa.int32()),
+    ("view_w", pa.int32()),
+    ("view_h", pa.int32()),
+    ("magnification", pa.float64()),
+    ("visual_tokens", pa.int64()),
+    ("confidence", pa.float64()),
+    ("target_iou", pa.float64()),
+    ("mask_iou", pa.float64()),
+    ("saliency_inside", pa.float64()),
+)
+
+TRACES = _schema(
+    *_KEY,
+    ("turn", pa.int32()),
+    ("role", pa.string()),
+    ("text", pa.string()),
+    ("tool", pa.string()),
+    ("result", pa.string()),
+)
+
+PROMPTS = _schema(
+    ("sample_id", pa.string()),
+    ("image_id", pa.string()),
+    ("task", pa.string()),
+    ("num_objects", pa.int32()),
+    ("level_sizes", pa.list_(pa.int32())),
+    ("saliency_scores", pa.list_(pa.float64())),
+    *_VERSION,
+)
+
+SHARDS = _schema(
+    ("run_id", pa.string()),
+    ("kind", pa.string()),
+    *_STAMP,
+    ("files", pa.list_(FILE)),
+    ("rows", pa.int64()),
+    ("rejected", pa.int64()),
+    ("bytes", pa.int64()),
+    ("sha256", pa.string()),
+    ("seconds", pa.float64()),
+    ("worker", pa.string()),
+    ("committed_at", _INSTANT),
+    ("first_index", pa.int64()),
+    ("first_skip", pa.int64()),
+    ("next_index", pa.int64()),
+    ("next_skip", pa.int64()),
+    ("last", pa.bool_()),
+)
+"""Commit records: a part holds listing rows from the first to the next cursor."""
+
+CALLS = _schema(
+    *_STAMP,
+    *_KEY,
+    ("turn", pa.int32()),
+    ("role", pa.string()),
+    ("model", pa.string()),
+    ("status", pa.string()),
+    ("tries", pa.int32()),
+    ("latency_s", pa.float64()),
+    ("tokens_in", pa.int64()),
+    ("tokens_out", pa.int64()),
+    ("cost_usd", pa.float64()),
+    ("replayed", pa.bool_()),
+)
+
+REJECTIONS = _schema(
+    *_STAMP,
+    ("sample_id", pa.string()),
+    ("image_id", pa.string()),
+    ("resolution", pa.int32()),
+    ("rollout", pa.int32()),
+    ("stage", pa.string()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+)
+
+TIMINGS = _schema(*_STAMP, *_KEY, ("seconds", pa.float64()))
+"""Volatile values, kept out of the data files so that those can be compared byte by byte."""
+
+SCORES = _schema(
+    *_STAMP,
+    ("benchmark", pa.string()),
+    ("category", pa.string()),
+    ("method", pa.string()),
+    ("resolution", pa.int32()),
+    ("rollout", pa.int32()),
+    ("sample_id", pa.string()),
+    ("scorer", pa.string()),
+    ("value", pa.float64()),
+    ("explanation", pa.string()),
+    ("zooms", pa.int32()),
+    ("visual_tokens", pa.int64()),
+    ("seconds", pa.float64()),
+    ("protocol", pa.string()),
+)
+
+EVENTS = _schema(
+    ("run_id", pa.string()),
+    ("at", _INSTANT),
+    ("event", pa.string()),
+    ("detail", pa.string()),
+)
+
+DATA: Mapping[str, pa.Schema] = {
+    "trajectories": TRAJECTORIES,
+    "rejected": REJECTED,
+    "steps": STEPS,
+    "traces": TRACES,
+    "prompts": PROMPTS,
+}
+
+MANIFEST: Mapping[str, pa.Schema] = {
+    "shards": SHARDS,
+    "calls": CALLS,
+    "rejections": REJECTIONS,
+    "timings": TIMINGS,
+    "scores": SCORES,
+    "events": EVENTS,
+}

@@ -1,0 +1,186 @@
+"""A run in this process: every worker is a thread with a worker object of its own.
+
+Shares the driver and the worker's loop with `pipeline/runner/ray.py`, and the laws both keep.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from pipeline.errors import CofpipeError
+from pipeline.runner.attempt import Attempt, Progress, Result, open_worker
+from pipeline.runner.driver import Driver, OnEvent
+from pipeline.runner.storage import Storage, storage_at
+from pipeline.shards import Grant, Outcome, Plan, Status
+
+_LOOK_S = 0.2
+"""Longest time between two looks at the threads."""
+
+
+def run_local(
+    plan: Plan,
+    worker: str,
+    settings: dict[str, Any],
+    *,
+    workers: int = 1,
+    on_event: OnEvent | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Work on a run until it is done, `stop` is set, or a budget is spent.
+
+    An error of the worker's own code ends the run and passes through. A thread that makes no
+    progress for `plan.stall_s` cannot be ended from outside: that raises `CofpipeError`, and the
+    next call counts it as a death at the unit it was working on.
+    """
+    storage = storage_at(plan.run_dir)
+    driver = Driver(plan, storage, on_event)
+    if driver.finished:
+        return driver.end("done")
+    driver.begin()
+    crew = _Crew(plan, driver, storage, stop or threading.Event())
+    for number in range(min(workers, plan.shards_total)):
+        crew.hire(f"local-{number}", worker, settings)
+    return crew.watch()
+
+
+class _Crew:
+    """The threads of a run and what they share; one lock guards all of it."""
+
+    def __init__(self, plan: Plan, driver: Driver, storage: Storage, stop: threading.Event) -> None:
+        self._plan = plan
+        self._driver = driver
+        self._storage = storage
+        self._stop = stop
+        self._drain = threading.Event()
+        self._changed = threading.Condition()
+        self._hands: list[_Hand] = []
+        self._error: BaseException | None = None
+        self._budget = ""
+
+    def hire(self, name: str, worker: str, settings: dict[str, Any]) -> None:
+        hand = _Hand()
+        thread = threading.Thread(
+            target=self._work, args=(hand, worker, settings), name=name, daemon=True
+        )
+        hand.thread = thread
+        self._hands.append(hand)
+        thread.start()
+
+    def watch(self) -> Outcome:
+        """Wait for the threads; raise what one of them raised, or that one of them hangs."""
+        while any(hand.thread.is_alive() for hand in self._hands):
+            with self._changed:
+                self._changed.wait(min(_LOOK_S, self._plan.stall_s / 4))
+                if self._stop.is_set():
+                    self._drain.set()
+                self._take_records()
+                for hand in self._hands:
+                    self._check(hand)
+        with self._changed:
+            self._take_records()
+        if self._error is not None:
+            self._driver.fail(f"{type(self._error).__name__}: {self._error}")
+            raise self._error
+        return self._driver.end(*self._status())
+
+    def _status(self) -> tuple[Status, str]:
+        if self._budget:
+            return "budget", self._budget
+        if self._driver.finished:
+            return "done", ""
+        return "interrupted", "It was asked to stop."
+
+    def _check(self, hand: _Hand) -> None:
+        """Raise `CofpipeError` when a thread has been silent for too long."""
+        if hand.grant is None or not hand.silent(self._plan.stall_s):
+            return
+        why = f"no progress for {self._plan.stall_s:g} s"
+        self._driver.forsake(hand.grant.attempt, why)
+        self._driver.worker_lost(why)
+        self._driver.fail(why)
+        self._drain.set()
+        raise CofpipeError(
+            f"A worker made {why} in shard {hand.grant.shard}.",
+            "Run the same command again; a picture that does it twice is rejected.",
+        )
+
+    def _take_records(self) -> None:
+        for hand in self._hands:
+            _, new = hand.progress.since(hand.taken)
+            hand.taken += len(new)
+            self._driver.take(new)
+
+    def _work(self, hand: _Hand, worker: str, settings: dict[str, Any]) -> None:
+        """A thread's life: make the worker, then attempt shard after shard."""
+        try:
+            work = open_worker(worker, settings, self._plan)
+            try:
+                while grant := self._next(hand):
+                    attempt = Attempt(
+                        self._plan,
+                        grant,
+                        work,
+                        self._storage,
+                        progress=hand.progress,
+                        stopping=self._stopping,
+                        runner="local",
+                    )
+                    self._settle(hand, grant, attempt.run())
+            finally:
+                work.close()
+        except BaseException as error:  # noqa: BLE001 — handed to the thread that watches, which raises it
+            with self._changed:
+                self._error = self._error or error
+                hand.grant = None
+                self._drain.set()
+                self._changed.notify_all()
+
+    def _stopping(self) -> bool:
+        return self._stop.is_set() or self._drain.is_set()
+
+    def _next(self, hand: _Hand) -> Grant | None:
+        """The next grant, waited for while others may still leave something to do."""
+        with self._changed:
+            while not self._stopping() and not self._driver.finished:
+                if grant := self._driver.grant():
+                    hand.begin(grant)
+                    return grant
+                self._changed.wait(_LOOK_S)
+        return None
+
+    def _settle(self, hand: _Hand, grant: Grant, result: Result) -> None:
+        with self._changed:
+            hand.grant = None
+            self._take_records()
+            if result.ending == "budget":
+                self._budget = result.reason
+                self._drain.set()
+            self._driver.settle(grant.attempt)
+            self._changed.notify_all()
+
+
+class _Hand:
+    """One thread as the watcher sees it."""
+
+    thread: threading.Thread
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self.grant: Grant | None = None
+        self.taken = 0
+        self._counts = (0, 0, 0)
+        self._since = 0.0
+
+    def begin(self, grant: Grant) -> None:
+        self.grant = grant
+        self._since = time.monotonic()
+
+    def silent(self, limit_s: float) -> bool:
+        """Whether nothing was begun, finished or committed for this long."""
+        counts, _ = self.progress.since(self.taken)
+        now = time.monotonic()
+        if counts != self._counts:
+            self._counts, self._since = counts, now
+        return now - self._since > limit_s
