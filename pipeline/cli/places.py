@@ -1,0 +1,54 @@
+"""Where runs are, and which one is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import ConfigError, nearest
+
+RunsDir = Annotated[
+    str,
+    typer.Option(
+        "--runs-dir", envvar="COFPIPE_RUNS", help="Where runs are kept.", show_default=True
+    ),
+]
+RUNS_DIR = "runs"
+RunName = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run's name, the start of it, its folder, or 'latest'."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+
+
+def run_ids(runs_dir: str) -> list[str]:
+    """Names of the runs below a directory, oldest first."""
+    found = [path.parent for path in Path(runs_dir).glob("*/run.json")]
+    return [path.name for path in sorted(found, key=lambda run: (_started(run), run.name))]
+
+
+def find_run(runs_dir: str, run: str) -> Path:
+    """The directory of the run that is meant; raises `ConfigError` naming the nearest one."""
+    if "://" in runs_dir:
+        raise ConfigError("This command needs the run on this machine.", "Copy it first.")
+    if "/" in run and (Path(run) / "run.json").is_file():
+        return Path(run)
+    known = run_ids(runs_dir)
+    if not known:
+        raise ConfigError(
+            f"There are no runs in '{runs_dir}'.", "Make one with: cofpipe synthesize --shards 8"
+        )
+    if run == "latest":
+        return Path(runs_dir) / known[-1]
+    matching = [run] if run in known else [name for name in known if name.startswith(run)]
+    if len(matching) > 1:
+        raise ConfigError(f"'{run}' could be any of {', '.join(matching)}.", "Write more of it.")
+    if not matching:
+        raise ConfigError(f"There is no run '{run}' in '{runs_dir}'.", nearest(run, known))
+    return Path(runs_dir) / matching[0]
+
+
+def _started(run: Path) -> int:
+    return (run / "run.json").stat().st_mtime_ns

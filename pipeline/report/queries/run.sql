@@ -1,0 +1,2 @@
+-- What is this run?
+SELECT * FROM runs LIMIT 1;

@@ -1,0 +1,1 @@
+"""The report: what a page shows, and what it refuses to do."""
