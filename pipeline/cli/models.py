@@ -70,7 +70,7 @@ def train(
     name: Annotated[str, typer.Argument(help="pocket-sam")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the training state and the checkpoint.")
-    ],
+    ] = Path("pocket-sam"),
     minutes: Annotated[float, typer.Option(min=0.01, help="Length of the schedule.")] = 60.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and pictures.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=2, help="Processes of one thread each.")] = 2,

@@ -28,7 +28,9 @@ class Tally:
     began: float = field(default_factory=time.monotonic)
 
     def take(self, event: Event) -> None:
-        """Count a commit; other events change nothing."""
+        """Count a commit, and take the plan's number of shards; other events change nothing."""
+        if event.get("event") == "planned":
+            self.shards = event.get("shards_total", self.shards)
         if event.get("event") != "committed":
             return
         self.kept += event["rows"]
@@ -64,6 +66,8 @@ def progress(shards: int) -> Iterator[OnEvent]:
 
 def _notice(event: Event) -> str:
     """The sentence for events that people should not miss."""
+    if event.get("event") == "planned":
+        return f"{event['run_id']} {'continues' if event['continued'] else 'begins'}."
     if event.get("event") in ("lost", "worker_lost"):
         why = event.get("why") or event.get("detail") or "no reason given"
         return f"A worker was lost ({why}); its shard goes to another."

@@ -107,19 +107,27 @@ def _run(settings: Config, json: bool, *, dry_run: bool, shards: int, **asked: A
 
 def _conclude(summary: Summary, json: bool, max_reject_rate: float | None) -> None:
     """Say how it went, and end with the exit code that says the same."""
-    tries = summary.kept + summary.rejected
-    if json:
-        emit(summary.as_dict())
-    else:
-        say(
-            f"{summary.run_id}: {summary.kept} kept, {summary.rejected} rejected, {summary.status}."
-        )
-        if summary.reason:
-            say(summary.reason)
+    emit(summary.as_dict()) if json else _tell(summary)
     if summary.status == "interrupted":
         raise typer.Exit(INTERRUPTED)
     if summary.status == "budget":
         raise typer.Exit(BUDGET_REACHED)
+    tries = summary.kept + summary.rejected
     if max_reject_rate is not None and tries and summary.rejected > max_reject_rate * tries:
         say(f"{summary.rejected / tries:.0%} were rejected, over --max-reject-rate.")
         raise typer.Exit(TOO_MANY_REJECTED)
+
+
+def _tell(summary: Summary) -> None:
+    """The end of a run for people, and what they may want to do next."""
+    name = summary.run_id
+    if summary.status == "planned":
+        known = "continues" if summary.continued else "is new"
+        say(f"{name} {known}: {summary.entries} images in {summary.shards_total} shards.")
+        return
+    made = f"{summary.kept} kept, {summary.rejected} rejected"
+    say(f"{name}: {made}, {summary.shards_done} of {summary.shards_total} shards.")
+    if summary.status == "done":
+        say(f"Look at it: cofpipe report {name} -o report.html")
+    else:
+        say(f"{summary.reason} The same command continues it.".lstrip())
