@@ -1,0 +1,57 @@
+"""The critic and the verifier: the one is blind and may send an answer back, the other knows.
+
+The critic sees what the policy saw, so its objections cannot leak the truth into a trajectory;
+the verifier sees the truth and only says whether the answer is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from pipeline.agent.actions import Answer
+from pipeline.agent.glyph_reader import read
+from pipeline.agent.views import View
+from pipeline.answers import matches
+from pipeline.samples import Sample, Truth
+from pipeline.trajectory import FocusStep, Trajectory
+
+LOOSE = 1.08
+"""How much wider than the policy's box the critic reads."""
+
+
+class Critic(Protocol):
+    """Blind review of an answer."""
+
+    def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
+        """An objection in a sentence, or None."""
+
+
+class SecondReading:
+    """Reads the evidence again from a slightly wider box; objects when it reads otherwise."""
+
+    def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
+        if answer.box is None:
+            return None
+        view = views[answer.evidence]
+        wider = answer.box.enlarge(LOOSE, sample.size)
+        again = read(view.pixels, view.to_view(wider))
+        if again.guess == answer.text:
+            return None
+        return "With the box a little wider the writing reads differently."
+
+
+def verify(trajectory: Trajectory, truth: Truth, options: Sequence[str] = ()) -> Trajectory:
+    """The trajectory with `verified` and each step's `target_iou` filled in."""
+    steps = tuple(_checked(step, truth) for step in trajectory.steps)
+    right = matches(trajectory.answer, truth.target, options)
+    return replace(trajectory, verified=right, steps=steps)
+
+
+def _checked(step: FocusStep, truth: Truth) -> FocusStep:
+    """`target_iou`: the last box of the step, as asked for, with the best target box."""
+    if not truth.target_boxes:
+        return step
+    best = max(step.boxes[-1].iou(target) for target in truth.target_boxes)
+    return replace(step, checks={**step.checks, "target_iou": best})

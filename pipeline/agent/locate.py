@@ -1,0 +1,234 @@
+"""Finding tags in a view: colour proposes, the segmenter outlines, the outline's form decides.
+
+A candidate's box is the segmenter's; without a mask that agrees with the colour there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from pipeline.agent.color_cue import Spot, likelihood, spots
+from pipeline.agent.views import ViewBox
+from pipeline.scenes.tags import SHAPES, draw_mask
+
+WINDOW = 4.0
+"""Side of the window around a spot that the segmenter sees, in spot sides."""
+SMALLEST_WINDOW_PX = 40
+AGREEMENT = 0.5
+"""Least agreement of a mask with the colour, as an F-measure."""
+SPOTS = 5
+"""Spots of one named colour that are outlined at most."""
+SPOTS_ANY = 2
+"""The same for each colour when none is named."""
+FAINT = 0.2
+"""Spots with less than this share of the best one's weight are left out."""
+
+_GRID = 32
+
+
+class Embedded(Protocol):
+    """A picture as a segmenter holds it: `scale` encoder pixels per pixel, `side` of its square."""
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def side(self) -> int: ...
+
+
+class Predicted(Protocol):
+    """Masks (N, k, h, w) over the encoder's square, above 0 inside, and their IoU estimates."""
+
+    @property
+    def logits(self) -> np.ndarray: ...
+
+    @property
+    def ious(self) -> np.ndarray: ...
+
+
+class Segmenter(Protocol):
+    """Outlines what is at a point or in a box of a picture: `models.sam.Segmenter` does."""
+
+    def embed(self, image: np.ndarray) -> Any:
+        """An `Embedded` picture, from uint8 HWC."""
+
+    def predict(
+        self, embedding: Any, *, points: Any = None, boxes: Any = None, multimask: bool = False
+    ) -> Predicted:
+        """Masks for points (N, 2) or boxes (N, 4), pixel coordinates."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlines:
+    """Masks of a picture on a coarse grid."""
+
+    logits: np.ndarray
+    """float32 (M, h, w); above 0 is inside. The last cells may reach beyond the picture."""
+    ious: np.ndarray
+    """The segmenter's estimates, (M,)."""
+    cell_px: float
+    """Side of a grid cell in pixels of the picture."""
+
+
+def outlines(segmenter: Segmenter, image: np.ndarray, box: ViewBox, *, centre: bool) -> Outlines:
+    """The segmenter's masks for a box of a picture, and with `centre` for the box's middle too."""
+    embedding: Embedded = segmenter.embed(image)
+    answers = [segmenter.predict(embedding, boxes=[box])]
+    if centre:
+        middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        answers.append(segmenter.predict(embedding, points=[middle], multimask=True))
+    logits = np.concatenate([a.logits[0] for a in answers])
+    cell_px = embedding.side / logits.shape[-1] / embedding.scale
+    rows = min(math.ceil(image.shape[0] / cell_px), logits.shape[1])
+    cols = min(math.ceil(image.shape[1] / cell_px), logits.shape[2])
+    return Outlines(logits[:, :rows, :cols], np.concatenate([a.ious[0] for a in answers]), cell_px)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something in a view that may be a tag."""
+
+    box: ViewBox
+    color: str
+    shapes: tuple[float, ...]
+    """Belief in each of `SHAPES`, summing to 1."""
+    agreement: float
+    """Of mask and colour, in [0, 1]."""
+
+    @property
+    def side(self) -> float:
+        """Shorter side, in pixels of the view."""
+        return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    def belief(self, shape: str | None) -> float:
+        """How likely this is the tag asked for, in [0, 1]."""
+        return self.agreement * (1.0 if shape is None else self.shapes[SHAPES.index(shape)])
+
+    @property
+    def shape(self) -> str:
+        return SHAPES[int(np.argmax(self.shapes))]
+
+
+def find_tags(pixels: np.ndarray, colors: tuple[str, ...], segmenter: Segmenter) -> list[Candidate]:
+    """Candidates of the given colours in a view (uint8 HWC), best agreement first."""
+    found = spots(pixels, colors, SPOTS if len(colors) == 1 else SPOTS_ANY)
+    if not found:
+        return []
+    bright = [s for s in found if s.weight > FAINT * found[0].weight]
+    outlined = [_outlined(pixels, spot, segmenter) for spot in bright]
+    candidates = [c for c in outlined if c is not None]
+    candidates.sort(key=lambda c: (-c.agreement, c.box))
+    kept: list[Candidate] = []
+    for candidate in candidates:
+        if not any(_overlap(candidate.box, other.box) > 0.4 for other in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _outlined(pixels: np.ndarray, spot: Spot, segmenter: Segmenter) -> Candidate | None:
+    """The spot with the mask that agrees best with its colour, if any does."""
+    x0, y0, x1, y1 = _window(spot, pixels.shape[1], pixels.shape[0])
+    window = pixels[y0:y1, x0:x1]
+    half, cx, cy = spot.side / 2, spot.x - x0, spot.y - y0
+    around = (max(cx - half, 0), max(cy - half, 0), cx + half, cy + half)
+    found = outlines(segmenter, window, around, centre=True)
+    best, agreement = _best_mask(found, likelihood(window, spot.color), spot.side, (cx, cy))
+    if agreement < AGREEMENT:
+        return None
+    logits, cell = found.logits[best], found.cell_px
+    u0, v0, u1, v1 = logit_box(logits)
+    box = (x0 + u0 * cell, y0 + v0 * cell, x0 + u1 * cell, y0 + v1 * cell)
+    shapes = _shape_beliefs(logits, (u0, v0, u1, v1), min(u1 - u0, v1 - v0) * cell)
+    return Candidate(box, spot.color, shapes, agreement)
+
+
+def _window(spot: Spot, width: int, height: int) -> tuple[int, int, int, int]:
+    """A square about the spot, moved into the view."""
+    side = int(max(WINDOW * spot.side, SMALLEST_WINDOW_PX))
+    w, h = min(side, width), min(side, height)
+    x0 = int(min(max(spot.x - w / 2, 0), width - w))
+    y0 = int(min(max(spot.y - h / 2, 0), height - h))
+    return x0, y0, x0 + w, y0 + h
+
+
+def _best_mask(
+    found: Outlines, match: np.ndarray, side: float, centre: tuple[float, float]
+) -> tuple[int, float]:
+    """Index and F-measure of the mask that covers the spot's colour best and little else.
+
+    `match`: likelihood of the colour, float HW · `side`, `centre`: of the spot, pixels of `match`.
+    """
+    height, width = found.logits.shape[1:]
+    cell = found.cell_px
+    like = _on_grid(match, (height, width), cell)
+    inside = found.logits > 0
+    reach = 0.9 * side
+    near_y = np.abs((np.arange(height) + 0.5) * cell - centre[1]) < reach
+    near_x = np.abs((np.arange(width) + 0.5) * cell - centre[0]) < reach
+    near = like * (near_y[:, None] & near_x[None])
+    precision = (like * inside).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
+    recall = (near * inside).sum(axis=(1, 2)) / max(float(near.sum()), 1e-6)
+    measure = 2 * precision * recall / np.maximum(precision + recall, 1e-6)
+    best = int(np.argmax(measure))
+    return best, float(measure[best])
+
+
+def _on_grid(match: np.ndarray, shape: tuple[int, int], cell: float) -> np.ndarray:
+    """Means of `match` over the cells of a grid; nothing matches beyond the picture."""
+    high, wide = math.ceil(shape[0] * cell), math.ceil(shape[1] * cell)
+    padded = np.zeros((max(high, match.shape[0]), max(wide, match.shape[1])), np.float32)
+    padded[: match.shape[0], : match.shape[1]] = match
+    box = (0, 0, shape[1] * cell, shape[0] * cell)
+    size = (shape[1], shape[0])
+    return np.asarray(Image.fromarray(padded).resize(size, Image.Resampling.BOX, box=box))
+
+
+def logit_box(logits: np.ndarray) -> ViewBox:
+    """XYXY of a mask in cells of its map (h, w), edges placed where the logit crosses 0."""
+    x0, x1 = _span(logits.max(axis=0))
+    y0, y1 = _span(logits.max(axis=1))
+    return x0, y0, x1, y1
+
+
+def _span(profile: np.ndarray) -> tuple[float, float]:
+    """First and last zero crossing of a profile; cell i spans [i, i + 1]."""
+    inside = np.flatnonzero(profile > 0)
+    first, last = int(inside[0]), int(inside[-1])
+    low = 0.0 if first == 0 else first + 0.5 - _fraction(profile[first], profile[first - 1])
+    high = float(len(profile))
+    if last < len(profile) - 1:
+        high = last + 0.5 + _fraction(profile[last], profile[last + 1])
+    return low, high
+
+
+def _fraction(inner: float, outer: float) -> float:
+    return float(inner / max(inner - outer, 1e-6))
+
+
+def _shape_beliefs(logits: np.ndarray, cells: ViewBox, side_px: float) -> tuple[float, ...]:
+    """Belief in each shape from the mask's form; nearly even where it has only a few pixels."""
+    plane = Image.fromarray(logits.astype(np.float32))
+    form = np.asarray(plane.resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=cells)) > 0
+    overlaps = np.array([(form & t).sum() / (form | t).sum() for t in _templates()])
+    sharpness = float(np.clip(side_px - 4, 1, 24))
+    weights = np.exp(sharpness * (overlaps - overlaps.max()))
+    return tuple((weights / weights.sum()).tolist())
+
+
+@lru_cache(maxsize=1)
+def _templates() -> tuple[np.ndarray, ...]:
+    return tuple(draw_mask(shape, _GRID) for shape in SHAPES)
+
+
+def _overlap(a: ViewBox, b: ViewBox) -> float:
+    """Shared area over the smaller box's, in [0, 1]."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
+    return max(width, 0.0) * max(height, 0.0) / max(smaller, 1e-6)

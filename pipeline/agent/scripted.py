@@ -1,0 +1,261 @@
+"""Policy `scripted`: locate, read, and where it is unclear adjust, zoom and read again.
+
+Works on the needle questions of `scenes/needles.py` without any model but the segmenter. It knows
+the question's wording and its views; a question it does not understand is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+from pipeline.agent.actions import Action, Answer, Call, Heard, NotUnderstood
+from pipeline.agent.locate import Candidate
+from pipeline.agent.views import View
+from pipeline.geometry import Box
+from pipeline.samples import rng_for
+from pipeline.scenes.tags import COLORS, SHAPES
+
+READABLE_PX = 22
+"""A tag narrower than this in a view is not worth reading there."""
+SURE = 0.5
+"""Belief in a shape from which on a candidate is taken for the tag asked for."""
+UNKNOWN = "unknown"
+
+_TAG = rf"(?P<color>{'|'.join(COLORS)}) (?P<shape>{'|'.join(SHAPES)})"
+_READ = re.compile(rf"What is written on the {_TAG}\?")
+_NEAREST = re.compile(rf"What is written on the tag nearest to the {_TAG}\?")
+_AXES = {"leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1)}
+_EXTREME = re.compile(rf"What is written on the (?P<side>{'|'.join(_AXES)}) tag\?")
+
+_SMALL = (
+    "The {name} is too small to read from here, so I look closer.",
+    "I can make out a {name}, but not its writing; a closer look is needed.",
+    "There seems to be a {name} here. I zoom in to read it.",
+)
+_AGAIN = (
+    "The writing on the {name} is still unclear; I narrow the box and look again.",
+    "Closer, but the code on the {name} is not certain yet. I adjust the box and zoom once more.",
+)
+_SEARCH = "I do not see the {name} at this size; I search this part of the picture."
+_CONFIRM = "To be sure which one is the {name}, I look at it first."
+
+_WORDING = (*_SMALL, *_AGAIN, _SEARCH, _CONFIRM)
+
+Script = Generator[Action, Heard, None]
+_Named = dict[str, str]
+"""What a question's wording gives: `color`, `shape`, `side`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a look is for."""
+
+    label: str
+    color: str
+    shape: str | None
+    """None: any shape will do."""
+
+    def fits(self, candidate: Candidate) -> bool:
+        return candidate.color == self.color and candidate.belief(self.shape) >= SURE
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A clear reading and where it was made."""
+
+    text: str
+    view: int
+    box: Box
+
+
+class ScriptedPolicy:
+    """The embedded default: no key, no server."""
+
+    name = "scripted"
+    prompt_sha256 = hashlib.sha256("\n".join(_WORDING).encode()).hexdigest()
+
+    def begin(self, sample_id: str, question: str, options: Sequence[str]) -> ScriptedPlanner:
+        """A planner for a needle question; raises `NotUnderstood` for any other."""
+        for pattern, script in ((_READ, _read), (_NEAREST, _nearest), (_EXTREME, _extreme)):
+            match = pattern.fullmatch(question)
+            if match:
+                return ScriptedPlanner(sample_id, script, match.groupdict())
+        raise NotUnderstood(question)
+
+
+class ScriptedPlanner:
+    """Runs one script, one action at a time."""
+
+    def __init__(
+        self,
+        sample_id: str,
+        script: Callable[[_Sight, _Named], Script],
+        named: _Named,
+    ) -> None:
+        self._sight = _Sight(sample_id)
+        self._script = script(self._sight, named)
+        self._begun = False
+
+    async def act(self, heard: Heard) -> Action:
+        """The script's next action; when the tools are off, its best answer so far."""
+        if heard.view is not None:
+            self._sight.views.append(heard.view)
+        if heard.kind == "forced":
+            return self._sight.best()
+        if self._begun:
+            return self._script.send(heard)
+        self._begun = True
+        return next(self._script)
+
+
+def _read(sight: _Sight, named: _Named) -> Script:
+    """What is written on the red star?"""
+    name = f"{named['color']} {named['shape']}"
+    heard = yield Call("locate", 0, phrase=name)
+    order = sorted(heard.candidates, key=lambda c: -c.belief(named["shape"]))
+    found = yield from _first_clear(sight, order, name, named["shape"])
+    if found is None:
+        found = yield from _search(sight, name, named["shape"])
+    yield from _say(sight, found, name)
+
+
+def _nearest(sight: _Sight, named: _Named) -> Script:
+    """What is written on the tag nearest to the red star?"""
+    name = f"{named['color']} {named['shape']}"
+    every = (yield Call("locate", 0, phrase="tag")).candidates
+    alike = [c for c in every if c.color == named["color"]]
+    if not alike:
+        yield sight.best()
+    anchor = max(alike, key=lambda c: c.belief(named["shape"]))
+    support: tuple[int, ...] = ()
+    view = sight.views[0]
+    if anchor.belief(named["shape"]) < SURE:
+        heard = yield Call("zoom", 0, _CONFIRM.format(name=name), view.to_source(anchor.box), name)
+        support = (heard.index,) if heard.view is not None else ()
+    middle = view.to_source(anchor.box).centre
+    others = [c for c in every if c is not anchor]
+    others.sort(key=lambda c: math.dist(view.to_source(c.box).centre, middle))
+    found = yield from _first_clear(sight, others, "tag", None)
+    yield from _say(sight, found, f"tag nearest to the {name}", support)
+
+
+def _extreme(sight: _Sight, named: _Named) -> Script:
+    """What is written on the leftmost tag?"""
+    axis, sign = _AXES[named["side"]]
+    every = (yield Call("locate", 0, phrase="tag")).candidates
+    view = sight.views[0]
+    order = sorted(every, key=lambda c: sign * view.to_source(c.box).centre[axis])
+    found = yield from _first_clear(sight, order, "tag", None)
+    yield from _say(sight, found, f"{named['side']} tag")
+
+
+def _first_clear(
+    sight: _Sight, order: Sequence[Candidate], name: str, shape: str | None
+) -> Generator[Action, Heard, _Found | None]:
+    """The first candidate that can be read and is what was asked for."""
+    for candidate in order:
+        found = yield from _examine(sight, candidate, name, shape)
+        if found is not None:
+            return found
+    return None
+
+
+def _examine(
+    sight: _Sight, candidate: Candidate, name: str, shape: str | None
+) -> Generator[Action, Heard, _Found | None]:
+    """Read a candidate of the first view: from there if that is clear, else up close."""
+    box = sight.views[0].to_source(candidate.box)
+    if candidate.side >= READABLE_PX and candidate.belief(shape) >= SURE:
+        heard = yield Call("read", 0, box=box, phrase=name)
+        if heard.reading and heard.reading.clear:
+            return sight.keep(_Found(heard.reading.text, 0, box))
+    wanted = _Wanted(name if shape else f"{candidate.color} tag", candidate.color, shape)
+    found = yield from _look(sight, 0, box, wanted, sight.wording(_SMALL, wanted.label))
+    if isinstance(found, Box):
+        thought = sight.wording(_AGAIN, wanted.label)
+        found = yield from _look(sight, len(sight.views) - 1, found, wanted, thought)
+    return found if isinstance(found, _Found) else None
+
+
+def _look(
+    sight: _Sight, view: int, box: Box, wanted: _Wanted, thought: str
+) -> Generator[Action, Heard, _Found | Box | None]:
+    """Zoom and read: what was found, or a better box when the writing is unclear, or nothing."""
+    heard = yield Call("zoom", view, thought, box, wanted.label)
+    if heard.view is None:
+        return None
+    seen, index = heard.view, heard.index
+    heard = yield Call("locate", index, phrase=wanted.label)
+    fitting = [c for c in heard.candidates if wanted.fits(c)]
+    if not fitting:
+        return None
+    tight = seen.to_source(max(fitting, key=lambda c: c.belief(wanted.shape) * c.side).box)
+    heard = yield Call("read", index, box=tight, phrase=wanted.label)
+    if heard.reading and heard.reading.clear:
+        return sight.keep(_Found(heard.reading.text, index, tight))
+    adjusted = yield Call("adjust_box", index, box=tight, instruction="fit")
+    return adjusted.box
+
+
+def _search(sight: _Sight, name: str, shape: str) -> Generator[Action, Heard, _Found | None]:
+    """Look at the quarters of the picture one after another."""
+    wanted = _Wanted(name, name.split()[0], shape)
+    for quarter in _quarters(sight.views[0].observation.region):
+        found = yield from _look(sight, 0, quarter, wanted, _SEARCH.format(name=name))
+        if isinstance(found, Box):
+            thought = sight.wording(_SMALL, name)
+            found = yield from _look(sight, len(sight.views) - 1, found, wanted, thought)
+        if isinstance(found, _Found):
+            return found
+    return None
+
+
+def _say(sight: _Sight, found: _Found | None, name: str, support: tuple[int, ...] = ()) -> Script:
+    """Answer; when the critic objects, look once more and answer again."""
+    while found is not None:
+        how = f"Up close the {name} can be read" if found.view else f"I can read the {name} here"
+        thought = f"{how}: it says {found.text}."
+        heard = yield Answer(found.text, thought, found.view, found.box, support)
+        thought = f"{heard.text} I look at the {name} once more."
+        heard = yield Call("zoom", found.view, thought, found.box, name)
+        if heard.view is None:
+            break
+        index = heard.index
+        heard = yield Call("read", index, box=found.box, phrase=name)
+        clear = heard.reading is not None and heard.reading.clear
+        found = _Found(heard.reading.text, index, found.box) if clear and heard.reading else None
+    yield sight.best()
+
+
+def _quarters(region: Box) -> list[Box]:
+    x, y = region.centre
+    corners = ((region.x0, region.y0), (x, region.y0), (region.x0, y), (x, y))
+    w, h = region.width / 2, region.height / 2
+    return [Box(a, b, a + w, b + h).rounded() for a, b in corners]
+
+
+class _Sight:
+    """What one episode has seen so far."""
+
+    def __init__(self, sample_id: str) -> None:
+        self.views: list[View] = []
+        self._rng = rng_for(0, sample_id, "wording")
+        self._kept: _Found | None = None
+
+    def keep(self, found: _Found) -> _Found:
+        self._kept = found
+        return found
+
+    def wording(self, variants: Sequence[str], name: str) -> str:
+        return variants[int(self._rng.integers(len(variants)))].format(name=name)
+
+    def best(self) -> Answer:
+        """The answer when there is nothing more to try."""
+        if self._kept is None:
+            return Answer(UNKNOWN, "I could not find anything that answers the question.")
+        kept = self._kept
+        return Answer(kept.text, "This is the clearest I could read.", kept.view, kept.box)

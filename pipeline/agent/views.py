@@ -1,0 +1,98 @@
+"""What the agent sees: views of one picture, cut from source pixels within a budget.
+
+The observation law lives here and in `geometry.view_size`: nothing else hands out pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pipeline.geometry import Box, view_size
+from pipeline.trajectory import Observation
+
+ViewBox = tuple[float, float, float, float]
+"""XYXY in pixels of a view."""
+
+ENLARGE = 1.5
+"""Each side of a box that is zoomed, about its centre."""
+MAGNIFY = 2.0
+"""A crop is shown at up to this many times its source size."""
+SMALLEST_REGION_PX = 28
+"""A region is widened to at least this many source pixels a side."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """An observation and its pixels."""
+
+    observation: Observation
+    pixels: np.ndarray
+    """uint8 HWC."""
+
+    def to_source(self, box: ViewBox) -> Box:
+        """A box of this view in whole source pixels, at least one pixel a side."""
+        sx, sy, region = *self._scale(), self.observation.region
+        x0, y0, x1, y1 = box
+        exact = Box(
+            region.x0 + x0 / sx, region.y0 + y0 / sy, region.x0 + x1 / sx, region.y0 + y1 / sy
+        )
+        return exact.rounded()
+
+    def to_view(self, box: Box) -> ViewBox:
+        """A source box in pixels of this view; it may reach outside."""
+        sx, sy = self._scale()
+        region = self.observation.region
+        return (
+            (box.x0 - region.x0) * sx,
+            (box.y0 - region.y0) * sy,
+            (box.x1 - region.x0) * sx,
+            (box.y1 - region.y0) * sy,
+        )
+
+    def _scale(self) -> tuple[float, float]:
+        """View pixels per source pixel on each axis."""
+        width, height = self.observation.size
+        return width / self.observation.region.width, height / self.observation.region.height
+
+
+def first_view(image: Image.Image, resolution: int) -> View:
+    """The whole picture at a budget."""
+    whole = Box(0, 0, image.width, image.height)
+    return _shown(image, Observation(whole, view_size(image.size, resolution)))
+
+
+def zoomed(image: Image.Image, box: Box, resolution: int, parent: int) -> View:
+    """A box of the source, enlarged, cut from source pixels and shown at up to twice their size.
+
+    Raises `InvalidBox` for a box outside the picture.
+    """
+    region = crop_region(box, image.size)
+    size = view_size((int(region.width), int(region.height)), resolution, magnify=MAGNIFY)
+    return _shown(image, Observation(region, size, parent))
+
+
+def crop_region(box: Box, size: tuple[int, int]) -> Box:
+    """What a look at `box` shows: the box enlarged, inside the picture, never too small to show."""
+    region = box.clip(size).enlarge(ENLARGE, size)
+    x0, x1 = _widened(region.x0, region.x1, size[0])
+    y0, y1 = _widened(region.y0, region.y1, size[1])
+    return Box(x0, y0, x1, y1)
+
+
+def _widened(low: float, high: float, limit: int) -> tuple[int, int]:
+    """The span, grown about its middle to the smallest region and kept in [0, limit]."""
+    missing = min(SMALLEST_REGION_PX, limit) - (high - low)
+    if missing <= 0:
+        return int(low), int(high)
+    start = int(min(max(low - missing / 2, 0), limit - SMALLEST_REGION_PX))
+    return max(start, 0), max(start, 0) + min(SMALLEST_REGION_PX, limit)
+
+
+def _shown(image: Image.Image, observation: Observation) -> View:
+    r = observation.region
+    part = image.crop((int(r.x0), int(r.y0), int(r.x1), int(r.y1)))
+    pixels = np.asarray(part.resize(observation.size, Image.Resampling.LANCZOS))
+    return View(observation, pixels)
