@@ -1,0 +1,202 @@
+"""Settings of a run: frozen, closed, and told apart by whether they change what is made.
+
+A setting is named like the record it shapes. Files, `--set` and flags are merged in that order;
+a mistyped name fails at once and names the nearest real one.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pipeline.errors import ConfigError, nearest
+from pipeline.geometry import FACTOR, RESOLUTIONS
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Task(_Settings):
+    """What is asked about a picture."""
+
+    kind: Literal["needles", "source"] = "needles"
+    """`needles`: tags put onto any picture; `source`: the questions that the source brings."""
+    per_image: int = Field(1, ge=1)
+    """Questions for each picture, at most."""
+    budgets: tuple[int, ...] = RESOLUTIONS
+    """Resolutions R in pixels; no view has more than R² pixels."""
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """`224,672` as well as a list."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("budgets")
+    @classmethod
+    def _ascending(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 2 * FACTOR:
+            raise ValueError(f"every budget is at least {2 * FACTOR} pixels")
+        return tuple(sorted(set(value)))
+
+
+class Policy(_Settings):
+    """Who plans, reads and answers."""
+
+    kind: Literal["scripted"] = "scripted"
+
+
+class Segmenter(_Settings):
+    """What outlines objects."""
+
+    checkpoint: str = "pocket"
+    """`pocket` (shipped), the name of a pulled checkpoint, or a path."""
+    variant: Literal["pocket", "vit_b", "vit_l", "vit_h"] | None = None
+    """Only needed where the file's name does not tell."""
+    device: str = "cpu"
+
+
+class Episode(_Settings):
+    """How far the agent may go on one question."""
+
+    looks: int = Field(5, ge=0)
+    turns: int = Field(60, ge=2)
+    objections: int = Field(2, ge=0)
+
+
+class Run(_Settings):
+    """How the work is done; never what comes of it."""
+
+    dir: str = "runs"
+    workers: int | None = Field(None, ge=1)
+    """None: one for each CPU of the cluster, or of this machine."""
+    part_rows: int = Field(1000, ge=1)
+    part_mb: int = Field(256, ge=1)
+    stall_s: float = Field(600.0, gt=0)
+    window: int = Field(2, ge=1)
+
+
+class Budget(_Settings):
+    """Where spending stops; None is no limit."""
+
+    usd: float | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+    hours: float | None = Field(None, ge=0)
+
+
+class Config(_Settings):
+    """Everything that one command can set."""
+
+    recipe: str = "needles"
+    """Begins the run's id."""
+    source: str = "scenes"
+    columns: dict[str, str] = {}
+    """For sources with columns: role (`image`, `question`, …) to column."""
+    seed: int = 0
+    task: Task = Task()
+    policy: Policy = Policy()
+    segmenter: Segmenter = Segmenter()
+    episode: Episode = Episode()
+    run: Run = Run()
+    budget: Budget = Budget()
+
+    def describe(self) -> dict[str, Any]:
+        """All settings as plain values."""
+        return self.model_dump(mode="json")
+
+    def semantic(self) -> dict[str, Any]:
+        """The settings that change what is made; where it lies and how fast is left out."""
+        return self.model_dump(mode="json", exclude={"run", "budget", "source"})
+
+
+_FLAGS = {
+    "source": "source",
+    "seed": "seed",
+    "runs_dir": "run.dir",
+    "budget_usd": "budget.usd",
+    "budget_tokens": "budget.tokens",
+    "budget_hours": "budget.hours",
+}
+
+
+def load_config(files: Sequence[Path] = (), sets: Sequence[str] = (), **flags: Any) -> Config:
+    """Settings from TOML files, then `a.b=c` strings, then flags that are not None.
+
+    Raises `ConfigError` for what cannot be read, is not a setting, or is not allowed.
+    """
+    values: dict[str, Any] = {}
+    if os.environ.get("COFPIPE_RUNS"):
+        _put(values, "run.dir", os.environ["COFPIPE_RUNS"])
+    for path in files:
+        _merge(values, _read(path))
+    for text in sets:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"'--set {text}' has no value.", "Write --set name=value.")
+        _put(values, name.strip(), _literal(value))
+    for flag, value in flags.items():
+        if value is not None:
+            _put(values, _FLAGS[flag], value)
+    return config_from(values)
+
+
+def config_from(values: Mapping[str, Any]) -> Config:
+    """Settings from nested plain values; raises `ConfigError` naming the first fault."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _as_config_error(error) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no settings file '{path}'.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"'{path}' is not readable TOML: {error}.") from error
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"'{name}' is below a setting that is a value.")
+    values[last] = value
+
+
+def _literal(text: str) -> Any:
+    """A TOML value where the text is one, else the text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _as_config_error(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    name = ".".join(where)
+    if first["type"] != "extra_forbidden":
+        return ConfigError(f"Setting '{name}': {first['msg']}.")
+    model: Any = Config
+    for part in where[:-1]:
+        model = model.model_fields[part].annotation
+    return ConfigError(f"There is no setting '{name}'.", nearest(where[-1], model.model_fields))
