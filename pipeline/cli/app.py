@@ -16,6 +16,9 @@ from pipeline.cli import checks, models, report, runs, synthesize
 from pipeline.cli.printing import clean, say
 from pipeline.errors import CofpipeError
 
+LONGEST = 500
+"""Characters of an error's sentence that are shown."""
+
 app = typer.Typer(
     name="cofpipe",
     help="Turn images into data that teaches and prompts vision models to focus.",
@@ -78,7 +81,10 @@ def root(
 def _explain(error: Exception, message: str, fix: str | None, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
-    say(f"Error: {clean(message)}")
+    short = (
+        message if len(message) <= LONGEST else f"{message[:LONGEST]}… (--debug shows all of it)"
+    )
+    say(f"Error: {clean(short)}")
     if fix:
         say(clean(fix))
 

@@ -68,6 +68,11 @@ def _notice(event: Event) -> str:
     """The sentence for events that people should not miss."""
     if event.get("event") == "planned":
         return f"{event['run_id']} {'continues' if event['continued'] else 'begins'}."
+    if event.get("event") == "planned":
+        how = "continues" if event["continued"] else "is new"
+        return (
+            f"Run {event['run_id']} {how}: {event['entries']} inputs in {event['shards']} shards."
+        )
     if event.get("event") in ("lost", "worker_lost"):
         why = event.get("why") or event.get("detail") or "no reason given"
         return f"A worker was lost ({why}); its shard goes to another."
