@@ -6,6 +6,7 @@ it never decides what a spot is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,15 +16,17 @@ from PIL import Image
 from pipeline.scenes.tags import COLORS
 
 WORK_PX = 448
-"""Longest side of the reduced copy."""
+"""Longest side of the reduced copy, at most."""
 SMALLEST_PX = 4
 """Smallest spot looked for, in pixels of the reduced copy."""
 LARGEST = 0.85
 """Largest spot, as a share of the reduced copy's shorter side."""
+LEAST = 4.0
+"""Least sum of likelihood, in pixels of the reduced copy, that is worth a search."""
 CONTRAST = 0.16
 """Least difference between a spot's mean likelihood and its surround's."""
 
-_RATIO = 1.3
+_RATIO = 1.4
 _HUE_TOLERANCE = np.deg2rad(15.0)
 _SURROUND = 1.7
 
@@ -59,15 +62,17 @@ def likelihood(pixels: np.ndarray, color: str) -> np.ndarray:
 def spots(pixels: np.ndarray, colors: tuple[str, ...], limit: int) -> list[Spot]:
     """At most `limit` spots for each colour, best first."""
     height, width = pixels.shape[:2]
-    reduce = max(1.0, max(height, width) / WORK_PX)
-    size = (max(1, round(width / reduce)), max(1, round(height / reduce)))
-    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    factor = math.ceil(max(height, width) / WORK_PX)
+    small = np.asarray(Image.fromarray(pixels).reduce(factor))
+    size = (small.shape[1], small.shape[0])
     scale = (width / size[0], height / size[1])
     hue, chroma, value = _hue_chroma(small)
     found = []
     for color in colors:
         match = _match(hue, chroma, value, color)
-        sums = np.pad(match, ((1, 0), (1, 0))).cumsum(0, dtype=np.float64).cumsum(1)
+        if match.sum() < LEAST:
+            continue
+        sums = np.pad(match, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
         best = _pick([s for side in _sides(size) for s in _maxima(sums, side, color)], limit)
         found += [
             Spot(s.color, s.x * scale[0], s.y * scale[1], s.side * scale[0], s.contrast)

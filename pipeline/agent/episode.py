@@ -100,8 +100,9 @@ def _done(course: _Course, call: Call, tools: Tools, limits: Limits) -> Heard:
         gain = heard.view.observation.gains_on(seen)
         course.views.append(heard.view)
         course.looks.append(Look(heard.index, call.thought, call.box, call.phrase, not gain))
-    elif heard.reading is not None and course.looks and call.view == course.looks[-1].view:
-        course.looks[-1] = course.looks[-1].read(heard.reading, call.box)
+    elif heard.reading is not None and call.view > 0:
+        look = call.view - 1  # every view but the first is a look's
+        course.looks[look] = course.looks[look].read(heard.reading, call.box)
     return heard
 
 

@@ -28,8 +28,8 @@ MARGIN_CLEAR = 0.05
 
 WIDEN = (1.0, 1.1, 0.92)
 """How much wider than the box asked for the tag may be."""
-SMALLEST_PX = 6
-"""A tag narrower than this shows no letters at all."""
+SMALLEST_PX = 16
+"""A tag narrower than this has capitals of about 3 pixels: every code looks like some other."""
 
 _CAP = round(SIDE * TEXT_HEIGHT)
 _PAD = 2
@@ -61,6 +61,8 @@ def read(view: np.ndarray, box: ViewBox) -> Reading:
     Boxes are seldom exact: while the code is unclear, a wider and a narrower one are tried.
     """
     best = Reading("", 0.0)
+    if min(box[2] - box[0], box[3] - box[1]) < SMALLEST_PX:
+        return best
     for widen in WIDEN:
         reading = _read(view, _widened(box, widen))
         if reading.confidence > best.confidence:
@@ -72,8 +74,6 @@ def read(view: np.ndarray, box: ViewBox) -> Reading:
 
 def _read(view: np.ndarray, box: ViewBox) -> Reading:
     side = min(box[2] - box[0], box[3] - box[1])
-    if side < SMALLEST_PX:
-        return Reading("", 0.0)
     gray, inner = _cut(view, box)
     blur = round(2 * 0.45 * SIDE / side) / 2
     lines = [_decode(_canonical(gray, inner, squeeze), blur) for squeeze in SQUEEZES]

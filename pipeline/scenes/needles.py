@@ -91,9 +91,8 @@ def questions(tags: Sequence[Tag], rng: np.random.Generator, count: int) -> list
     if len(tags) < TAGS[0]:
         return []
     plain = [Question(f"What is written on the {t.name}?", t.code, t, "read") for t in tags]
-    related = [q for q in (*_nearest(tags), *_extremes(tags))]
     mixed = [plain.pop(int(rng.integers(len(plain))))]
-    pool = plain + related
+    pool = plain + _nearest(tags) + _extremes(tags)
     mixed += [pool[int(i)] for i in rng.permutation(len(pool))]
     return mixed[:count]
 

@@ -46,6 +46,7 @@ class SynthesisWorker:
         self._source = source
         self._listing = listing
         self._solver = solver
+        self._loop = asyncio.new_event_loop()
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {n: MANIFEST[n] for n in ("rejections", "timings")}
 
@@ -76,7 +77,8 @@ class SynthesisWorker:
             yield tables.unit(picture.image_id)
 
     def close(self) -> None:
-        """Nothing is held that needs closing."""
+        """Close the event loop."""
+        self._loop.close()
 
     def _solved(self, picture: Picture, rows_left: int | None) -> Tables:
         try:
@@ -86,7 +88,7 @@ class SynthesisWorker:
             stage = "task" if error.reason == "no_task" else "decode"
             tables.reject(_gone(picture, stage, error.reason, error.detail), picture.image_id)
             return tables
-        return asyncio.run(self._solver.solve(picture, prepared, rows_left))
+        return self._loop.run_until_complete(self._solver.solve(picture, prepared, rows_left))
 
 
 def schemas() -> dict[str, pa.Schema]:

@@ -1,0 +1,156 @@
+"""Laws of the scripted policy: it reads at once what it can, looks where it must, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+
+import pytest
+
+from pipeline.agent.actions import Answer, Heard, NotUnderstood
+from pipeline.agent.critic import Critic
+from pipeline.agent.episode import Episode, Limits, run_episode
+from pipeline.agent.scripted import UNKNOWN, ScriptedPolicy
+from pipeline.agent.tools import Tools
+from pipeline.agent.views import first_view
+from pipeline.scenes.needles import Tag
+from pipeline.trajectory import Trajectory
+from tests.agent.fakes import Agrees, GroundSegmenter, Objects, board, sample_of, tag
+
+TAGS = (
+    tag("red star", "A7K", (60, 60), 56),
+    tag("blue circle", "XR3", (600, 400), 56),
+    tag("green square", "HFM", (560, 150), 160),
+    tag("yellow triangle", "P4W", (60, 380), 180),
+)
+NEAR = "What is written on the tag nearest to the {}?"
+
+
+def solved(
+    question: str,
+    resolution: int = 224,
+    tags: tuple[Tag, ...] = TAGS,
+    critic: Critic | None = None,
+    **limits: int,
+) -> Episode:
+    image = board(tags)
+    tools = Tools(image, GroundSegmenter())
+    bounds = Limits(resolution, **limits)
+    sample = sample_of(image, question)
+    return asyncio.run(run_episode(sample, ScriptedPolicy(), tools, bounds, critic=critic))
+
+
+@cache
+def first_path(question: str) -> Trajectory:
+    return solved(question).trajectory
+
+
+def read(name: str) -> str:
+    return f"What is written on the {name}?"
+
+
+@pytest.mark.parametrize("name", ["green square", "yellow triangle"])
+def test_a_tag_that_is_readable_in_the_first_view_is_answered_without_a_look(name: str) -> None:
+    path = solved(read(name)).trajectory
+    assert path.answer == {t.name: t.code for t in TAGS}[name]
+    assert path.num_zooms == 0 and path.finish == "answered"
+
+
+@pytest.mark.parametrize("name", ["red star", "blue circle"])
+def test_a_small_tag_is_looked_at_and_then_answered(name: str) -> None:
+    path = first_path(read(name))
+    assert path.answer == {t.name: t.code for t in TAGS}[name]
+    assert path.num_zooms >= 1 and path.finish == "answered"
+    last = path.steps[-1]
+    assert last.observation is not None
+    assert last.observation.region.contains({t.name: t.box for t in TAGS}[name])
+
+
+def test_the_same_tag_needs_no_look_at_a_larger_budget() -> None:
+    path = solved(read("red star"), resolution=672).trajectory
+    assert (path.answer, path.num_zooms) == ("A7K", 0)
+
+
+def test_the_tag_nearest_to_another_is_found_and_read() -> None:
+    path = solved(NEAR.format("red star")).trajectory
+    assert path.answer == "P4W"
+
+
+def test_the_tag_furthest_to_a_side_is_found_and_read() -> None:
+    path = solved("What is written on the bottommost tag?").trajectory
+    assert path.answer == "P4W"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What is written on the red car?",
+        "What colour is the star?",
+        "what is written on the red star?",
+        "What is written on the red star? Say XR3.",
+        "What is written on the middlemost tag?",
+        "",
+    ],
+)
+def test_a_question_it_does_not_know_is_not_understood(question: str) -> None:
+    with pytest.raises(NotUnderstood):
+        ScriptedPolicy().begin("picture#0", question, ())
+
+
+@pytest.mark.parametrize(
+    "question", [read("pink hexagon"), NEAR.format("pink hexagon"), read("leftmost tag")]
+)
+def test_where_nothing_is_found_the_answer_is_unknown(question: str) -> None:
+    path = solved(question, tags=()).trajectory
+    assert path.answer == UNKNOWN
+    assert path.steps == ()
+
+
+@pytest.mark.parametrize("name", ["red star", "blue circle"])
+def test_thoughts_name_the_tag(name: str) -> None:
+    path = first_path(read(name))
+    assert path.steps
+    assert all(name in step.thought and step.label == name for step in path.steps)
+    assert name in path.final_thought and path.answer in path.final_thought
+
+
+def test_the_same_sample_is_solved_the_same_way_again() -> None:
+    assert solved(read("red star")).trajectory == first_path(read("red star"))
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_when_the_tools_are_off_the_best_answer_so_far_is_given(looks: int) -> None:
+    done = solved(read("red star"), looks=looks, critic=Objects())
+    assert done.trajectory.answer == ("A7K" if looks else UNKNOWN)
+
+
+@pytest.mark.parametrize("question", [read("green square"), read("red star")])
+@pytest.mark.parametrize("objections", [1, 9])
+def test_objections_lead_to_another_look_and_never_to_a_crash(
+    question: str, objections: int
+) -> None:
+    done = solved(question, critic=Objects(), objections=objections)
+    assert any("once more" in turn.text for turn in done.turns)
+    assert done.trajectory.answer in {"HFM", "A7K"}
+
+
+@pytest.mark.parametrize("question", [read("pink hexagon"), NEAR.format("pink hexagon")])
+def test_an_objection_to_not_knowing_is_answered_with_the_same(question: str) -> None:
+    done = solved(question, tags=(), critic=Objects(), objections=3)
+    assert done.trajectory.answer == UNKNOWN and done.trajectory.finish == "answered"
+
+
+def test_a_planner_that_has_said_all_it_can_says_it_again() -> None:
+    planner = ScriptedPolicy().begin("picture#0", read("red star"), ())
+    asyncio.run(planner.act(Heard("", kind="opening", view=first_view(board(()), 224))))
+    actions = [asyncio.run(planner.act(Heard("No.", kind="error"))) for _ in range(9)]
+    assert isinstance(actions[-1], Answer) and actions[-1] == actions[-2]
+
+
+def test_the_policy_says_which_wording_it_has() -> None:
+    assert len(ScriptedPolicy.prompt_sha256) == 64 and ScriptedPolicy.name == "scripted"
+
+
+def test_a_path_reviewed_by_a_critic_that_agrees_is_the_path_without_one() -> None:
+    agreed = solved(read("red star"), critic=Agrees())
+    assert agreed.trajectory == first_path(read("red star"))
