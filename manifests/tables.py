@@ -7,6 +7,7 @@ who write them; nothing here knows of pixels, of workers, or of how a row came a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -48,9 +49,10 @@ FILE = pa.struct(
         ("rows", pa.int64()),
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
+        ("columns", pa.string()),
     ]
 )
-"""A committed file: path from the run directory, slashes forward."""
+"""A committed file: path from the run directory, slashes forward, and a digest of its columns."""
 
 _TRAJECTORY = [
     ("sample_id", pa.string()),
@@ -84,6 +86,11 @@ _TRAJECTORY = [
     ("tokens_out", pa.int64()),
     ("steps", pa.list_(STEP)),
 ]
+
+
+def columns_digest(schema: pa.Schema) -> str:
+    """Names and types of all columns in 8 hex digits; metadata do not count."""
+    return hashlib.sha256(str(schema.remove_metadata()).encode()).hexdigest()[:8]
 
 
 def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:

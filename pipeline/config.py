@@ -183,11 +183,11 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _literal(text: str) -> Any:
-    """A TOML value where the text is one, else the text."""
+    """A TOML value where the text is one, else the text without blanks around it."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return text.strip()
 
 
 def _as_config_error(error: ValidationError) -> ConfigError:

@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 
 from pipeline.agent.glyph_reader import Reading
 from pipeline.agent.locate import Candidate
-from pipeline.agent.views import View
 from pipeline.geometry import Box
+from pipeline.views import View
 
 Tool = Literal["locate", "zoom", "segment", "read", "adjust_box"]
 

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from pipeline.agent.actions import Answer
 from pipeline.agent.glyph_reader import read
-from pipeline.agent.views import View
 from pipeline.answers import matches
 from pipeline.samples import Sample, Truth
 from pipeline.trajectory import FocusStep, Trajectory
+from pipeline.views import View
 
 LOOSE = 1.08
 """How much wider than the policy's box the critic reads."""

@@ -12,10 +12,10 @@ from pipeline.agent.actions import Answer, Call, Heard, Policy
 from pipeline.agent.critic import Critic, SecondReading
 from pipeline.agent.summary import Look, summarise
 from pipeline.agent.tools import Tools
-from pipeline.agent.views import View
 from pipeline.errors import ModelError
 from pipeline.samples import Sample
 from pipeline.trajectory import Finish, TraceTurn, Trajectory
+from pipeline.views import View
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from pipeline.agent.views import ViewBox
 from pipeline.scenes.tags import ALPHABET, TEXT_HEIGHT
+from pipeline.views import ViewBox
 
 SIDE = 120
 """Pixels a side that every tag is brought to before matching."""

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.agent.color_cue import Spot, likelihood, spots
-from pipeline.agent.views import ViewBox
 from pipeline.scenes.tags import SHAPES, draw_mask
+from pipeline.views import ViewBox
 
 WINDOW = 4.0
 """Side of the window around a spot that the segmenter sees, in spot sides."""

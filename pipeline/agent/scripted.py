@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from pipeline.agent.actions import Action, Answer, Call, Heard, NotUnderstood
 from pipeline.agent.locate import Candidate
-from pipeline.agent.views import View
 from pipeline.geometry import Box
 from pipeline.samples import rng_for
 from pipeline.scenes.tags import COLORS, SHAPES
+from pipeline.views import View
 
 READABLE_PX = 22
 """A tag narrower than this in a view is not worth reading there."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from pipeline.agent.actions import Answer
 from pipeline.agent.glyph_reader import Reading
-from pipeline.agent.views import View
 from pipeline.geometry import Box
 from pipeline.trajectory import FocusStep
+from pipeline.views import View
 
 
 @dataclass(frozen=True, slots=True)

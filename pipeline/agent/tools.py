@@ -14,10 +14,10 @@ from PIL import Image
 from pipeline.agent.actions import Call, Heard
 from pipeline.agent.glyph_reader import Reading, read
 from pipeline.agent.locate import Candidate, Segmenter, find_tags, logit_box, outlines
-from pipeline.agent.views import View, first_view, zoomed
 from pipeline.errors import InvalidBox
 from pipeline.geometry import Box, Size
 from pipeline.scenes.tags import COLORS
+from pipeline.views import View, first_view, zoomed
 
 ENLARGED = 1.6
 NARROWED = 0.7

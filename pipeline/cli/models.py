@@ -71,17 +71,20 @@ def train(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the training state and the checkpoint.")
     ] = Path("pocket-sam"),
-    minutes: Annotated[float, typer.Option(min=0.01, help="Length of the schedule.")] = 60.0,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Length of the schedule.")] = 40.0,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Length in pictures instead: reproducible.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and pictures.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, max=2, help="Processes of one thread each.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=4, help="Processes of one thread each.")] = 2,
 ) -> None:
     """Train a pocket checkpoint on drawn pictures; the same command again continues."""
     if name not in TRAINABLE:
         raise ConfigError(f"There is no recipe for '{name}'.", nearest(name, TRAINABLE))
     from pipeline.models import pocket_sam
 
-    plan = pocket_sam.Plan(seed=seed, minutes=minutes)
-    print(pocket_sam.train(out, plan=plan, workers=workers))
+    made = pocket_sam.train(out, seed=seed, minutes=minutes, images=images, workers=workers)
+    print(made)
 
 
 def _told() -> Callable[[int, int | None], None]:

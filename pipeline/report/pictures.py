@@ -14,13 +14,12 @@ import duckdb
 from PIL import Image
 
 from pipeline.geometry import Box, Size
+from pipeline.views import crop_region
 
 PICTURE_PX = 1000
 """Longest side of a picture in the page."""
 CROP_PX = 520
 """Longest side of a crop in the page."""
-ENLARGE = 1.5
-"""How much of a box's surroundings a zoom shows: side of the crop over side of the box."""
 
 
 def read_pictures(run_dir: Path, kind: str, sample_ids: Sequence[str]) -> dict[str, bytes]:
@@ -51,7 +50,7 @@ def seen_at(image: Image.Image, view: Size) -> Image.Image:
 
 def crop_at(image: Image.Image, box: Box, view: Size) -> Image.Image:
     """The crop of a zoom, derived again from the box that was asked for."""
-    region = box.enlarge(ENLARGE, image.size)
+    region = crop_region(box, image.size)
     cut = image.crop((int(region.x0), int(region.y0), int(region.x1), int(region.y1)))
     return _shrunk(cut.resize(view, Image.Resampling.LANCZOS), CROP_PX)
 

@@ -17,6 +17,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.segments import REPLACES
+from manifests.tables import columns_digest
 from pipeline.runner.parts import Hashed
 from pipeline.runner.rundir import COMPACT_RECORDS, RECORDS, File, Record, encode, records
 from pipeline.runner.storage import Storage
@@ -24,9 +26,6 @@ from pipeline.runner.storage import Storage
 CALLS = "manifest/calls"
 """Kept whole, lost attempts included: their money was spent. Its folder is the truth, not the
 records: all segments count but those that a compacted one says it stands for."""
-
-REPLACES = b"cofpipe.replaces"
-"""Metadata of a compacted segment: the names of those that it stands for."""
 
 _GROUP_ROWS = 100_000
 
@@ -82,7 +81,8 @@ def _merged(storage: Storage, kind: str, paths: list[str], stands_for: list[str]
                 if waiting.num_rows >= _GROUP_ROWS or place == len(paths):
                     writer.write_table(waiting.cast(labelled))
                     rows, waiting = rows + waiting.num_rows, schema.empty_table()
-    return File(kind, path, rows, sink.size, sink.digest.hexdigest())
+    columns = columns_digest(schema)
+    return File(kind, path, rows, sink.size, sink.digest.hexdigest(), columns)
 
 
 def _schema(storage: Storage, paths: list[str]) -> pa.Schema:

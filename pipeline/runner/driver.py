@@ -58,6 +58,7 @@ class Driver:
         self._granted: dict[str, Grant] = {}
         self._pending: deque[int] = deque()
         self._quota: list[int] | None = None
+        self._doubts: dict[int, int] = {}
         self._lost = 0
         for record in records(storage):
             self._shards[record.shard].take(record)
@@ -65,6 +66,21 @@ class Driver:
         self._closed = compacted(storage)
         """The run was finished before: nothing is to be noted."""
         self._refill()
+
+    def clear_doubts(self) -> None:
+        """Grant those shards first in which a picture may have killed the process before."""
+        suspects = [n for n in self._pending if n in self._suspect]
+        doubted = [n for n in suspects if journal.doubted(self._storage, n)]
+        self._doubts = {number: self._shards[number].part for number in doubted}
+        self._pending = deque(sorted(self._pending, key=lambda n: n not in self._doubts))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether such a picture is still ahead: no part was committed in its shard since."""
+        return any(
+            self._open(number) and self._shards[number].part == part
+            for number, part in self._doubts.items()
+        )
 
     @property
     def finished(self) -> bool:
@@ -147,8 +163,9 @@ class Driver:
     def end(self, status: Status, reason: str = "") -> Outcome:
         """Note how the session ended; a finished run is put in order."""
         if status == "done":
-            compact(self._storage)
-            gc(self._storage, older_than_s=0, temporary_too=False)
+            with self._storage.alone():
+                compact(self._storage)
+                gc(self._storage, older_than_s=0, temporary_too=False)
         if not self._closed:
             self._note("finished" if status == "done" else status, reason)
         return self._outcome(status, reason)

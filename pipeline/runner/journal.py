@@ -62,6 +62,16 @@ def crashed(storage: Storage, shard: int) -> frozenset[str]:
     return frozenset(key for key, count in deaths.items() if count >= DEATHS)
 
 
+def doubted(storage: Storage, shard: int) -> frozenset[str]:
+    """Keys of units at which a worker died once, and that nobody has finished since.
+
+    Threads die together: of all the units that were open, one may be guilty.
+    """
+    lives = list(_lives(storage, shard))
+    open_ = {key for life in lives if life.died for key in life.open}
+    return frozenset(open_.difference(*(life.ended for life in lives)) - crashed(storage, shard))
+
+
 def shards(storage: Storage) -> set[int]:
     """Shards that have been attempted."""
     return {int(file.name.split(".")[0].removeprefix("shard-")) for file in storage.list(FOLDER)}
@@ -73,6 +83,7 @@ class _Life:
 
     runner: str = ""
     open: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
     closed: bool = False
     seen_to_die: bool = False
 
@@ -92,7 +103,9 @@ class _Life:
         self.runner = entry.get("open", self.runner)
         if "start" in entry:
             self.open.add(entry["start"])
-        self.open.discard(entry.get("end", ""))
+        if "end" in entry:
+            self.open.discard(entry["end"])
+            self.ended.add(entry["end"])
         self.closed |= "close" in entry
         self.seen_to_die |= "died" in entry
 

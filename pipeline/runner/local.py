@@ -32,26 +32,35 @@ def run_local(
 
     An error of the worker's own code ends the run and passes through. A thread that makes no
     progress for `plan.stall_s` cannot be ended from outside: that raises `CofpipeError`, and the
-    next call counts it as a death at the unit it was working on.
+    next call counts it as a death at the unit it was working on. After a death one thread works
+    alone until it has passed the units that were open then, so that a second death tells which of
+    them was to blame.
     """
     storage = storage_at(plan.run_dir)
     driver = Driver(plan, storage, on_event)
     if driver.finished:
         return driver.end("done")
     driver.begin()
-    crew = _Crew(plan, driver, storage, stop or threading.Event())
-    for number in range(min(workers, plan.shards_total)):
-        crew.hire(f"local-{number}", worker, settings)
-    return crew.watch()
+    driver.clear_doubts()
+    crew = _Crew(plan, driver, storage, (worker, settings), stop or threading.Event())
+    return crew.watch(min(workers, plan.shards_total))
 
 
 class _Crew:
     """The threads of a run and what they share; one lock guards all of it."""
 
-    def __init__(self, plan: Plan, driver: Driver, storage: Storage, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        driver: Driver,
+        storage: Storage,
+        worker: tuple[str, dict[str, Any]],
+        stop: threading.Event,
+    ) -> None:
         self._plan = plan
         self._driver = driver
         self._storage = storage
+        self._worker = worker
         self._stop = stop
         self._drain = threading.Event()
         self._changed = threading.Condition()
@@ -59,17 +68,9 @@ class _Crew:
         self._error: BaseException | None = None
         self._budget = ""
 
-    def hire(self, name: str, worker: str, settings: dict[str, Any]) -> None:
-        hand = _Hand()
-        thread = threading.Thread(
-            target=self._work, args=(hand, worker, settings), name=name, daemon=True
-        )
-        hand.thread = thread
-        self._hands.append(hand)
-        thread.start()
-
-    def watch(self) -> Outcome:
+    def watch(self, workers: int) -> Outcome:
         """Wait for the threads; raise what one of them raised, or that one of them hangs."""
+        self._hire(1 if self._driver.doubtful else workers)
         while any(hand.thread.is_alive() for hand in self._hands):
             with self._changed:
                 self._changed.wait(min(_LOOK_S, self._plan.stall_s / 4))
@@ -78,12 +79,24 @@ class _Crew:
                 self._take_records()
                 for hand in self._hands:
                     self._check(hand)
+                if not self._driver.doubtful and not self._stopping():
+                    self._hire(workers)
         with self._changed:
             self._take_records()
         if self._error is not None:
             self._driver.fail(f"{type(self._error).__name__}: {self._error}")
             raise self._error
         return self._driver.end(*self._status())
+
+    def _hire(self, workers: int) -> None:
+        """Start threads until there are so many."""
+        for number in range(len(self._hands), workers):
+            hand = _Hand()
+            hand.thread = threading.Thread(
+                target=self._work, args=(hand,), name=f"local-{number}", daemon=True
+            )
+            self._hands.append(hand)
+            hand.thread.start()
 
     def _status(self) -> tuple[Status, str]:
         if self._budget:
@@ -112,10 +125,10 @@ class _Crew:
             hand.taken += len(new)
             self._driver.take(new)
 
-    def _work(self, hand: _Hand, worker: str, settings: dict[str, Any]) -> None:
+    def _work(self, hand: _Hand) -> None:
         """A thread's life: make the worker, then attempt shard after shard."""
         try:
-            work = open_worker(worker, settings, self._plan)
+            work = open_worker(*self._worker, self._plan)
             try:
                 while grant := self._next(hand):
                     attempt = Attempt(

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.tables import columns_digest
 from pipeline.runner.rundir import File, part_path
 from pipeline.runner.storage import Storage
 from pipeline.shards import MEGABYTE, Plan, Unit
@@ -153,8 +154,9 @@ class _TableFile:
         self._flush()
         self._writer.close()
         self._stack.close()
-        sink = self._sink
-        return File(self._kind, self._path, self._written, sink.size, sink.digest.hexdigest())
+        size, digest = self._sink.size, self._sink.digest.hexdigest()
+        columns = columns_digest(self._schema)
+        return File(self._kind, self._path, self._written, size, digest, columns)
 
     def abandon(self) -> None:
         """Leave the block of `storage.create` by an error, so that nothing appears."""

@@ -120,8 +120,7 @@ class _Hand:
 
     @property
     def references(self) -> list[Any]:
-        waiting = [self.opening, self.asked, *self.attempts]
-        return [reference for reference in waiting if reference is not None]
+        return [r for r in (self.opening, self.asked, *self.attempts) if r is not None]
 
     def give(self, grant: Grant) -> None:
         if not self.attempts:
@@ -298,5 +297,4 @@ class _Crew:
 
 def _sentence(error: BaseException) -> str:
     """The first line of a Ray error, which says what became of the actor."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

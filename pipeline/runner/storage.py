@@ -7,17 +7,20 @@ are synced. `FsspecStorage` leaves durability to the object store. Neither knows
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import fsspec
+
+from pipeline.runner.disk import Disk
 
 TEMPORARY = ".tmp"
 """Suffix of hidden files that are still being written; their names begin with a dot."""
@@ -69,40 +72,16 @@ class Storage(Protocol):
     def remove(self, path: str) -> None:
         """Remove the file; no error when it is gone."""
 
+    def alone(self) -> AbstractContextManager[None]:
+        """A block that no other process of this machine is in at the same time.
+
+        For tidying up only: commits rest on `put_if_absent`, which holds everywhere.
+        """
+
 
 def storage_at(location: str) -> Storage:
     """The storage of a local path or of a URL that fsspec knows."""
     return FsspecStorage(location) if "://" in location else LocalStorage(location)
-
-
-class Disk:
-    """The system calls that durability rests on, so that a test can forget what was not synced."""
-
-    def create(self, path: Path) -> IO[bytes]:
-        return path.open("xb")
-
-    def sync(self, file: IO[bytes]) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-
-    def rename(self, old: Path, new: Path) -> None:
-        old.replace(new)
-
-    def link(self, old: Path, new: Path) -> None:
-        new.hardlink_to(old)
-
-    def unlink(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-
-    def make_folder(self, path: Path) -> None:
-        path.mkdir(exist_ok=True)
-
-    def sync_folder(self, path: Path) -> None:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 class LocalStorage:
@@ -160,6 +139,16 @@ class LocalStorage:
 
     def remove(self, path: str) -> None:
         self._disk.unlink(self.root / path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self._make(self.root)
+        folder = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _entries(self, folder: str) -> Iterator[Stored]:
         """Files in the folder, in no order, leaving out those that vanish meanwhile."""
@@ -255,6 +244,9 @@ class FsspecStorage:
             self._fs.rm_file(self._at(path))
         except FileNotFoundError:
             return
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"

@@ -19,7 +19,6 @@ from PIL import Image
 
 from manifests.tables import KEY
 from pipeline.agent.line_reader import read_line
-from pipeline.agent.views import MAGNIFY, View, crop_region, first_view, zoomed
 from pipeline.errors import BadImage, InvalidBox
 from pipeline.geometry import Box, Size, view_size
 from pipeline.runner.rundir import records
@@ -28,6 +27,7 @@ from pipeline.scenes.needles import CODE_LENGTH
 from pipeline.scenes.tags import ALPHABET
 from pipeline.sources.decode import decode
 from pipeline.trajectory import Observation
+from pipeline.views import MAGNIFY, View, crop_region, first_view, zoomed
 
 KIND = "trajectories"
 AGREEMENT = 0.99

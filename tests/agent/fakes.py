@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from pipeline.agent.actions import Action, Answer, Heard
-from pipeline.agent.views import View
 from pipeline.geometry import Box, Size
 from pipeline.samples import Sample
 from pipeline.scenes.needles import Tag
 from pipeline.scenes.tags import draw_tag
+from pipeline.views import View
 
 GROUND = (128, 128, 128)
 """What `board` is painted with: neither writing nor any colour of a tag."""

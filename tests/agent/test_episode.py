@@ -17,11 +17,11 @@ from pipeline.agent.critic import Critic, SecondReading, verify
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.summary import Look, summarise
 from pipeline.agent.tools import Tools
-from pipeline.agent.views import View, first_view
 from pipeline.errors import ModelError
 from pipeline.geometry import Box
 from pipeline.samples import Truth
 from pipeline.trajectory import Observation
+from pipeline.views import View, first_view
 from tests.agent.fakes import (
     Agrees,
     GroundSegmenter,

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image, ImageFont
 
 from pipeline.agent.glyph_reader import SMALLEST_PX, Reading, read
-from pipeline.agent.views import ViewBox
 from pipeline.samples import rng_for
 from pipeline.scenes.tags import ALPHABET, COLORS, SHAPES, TEXT_HEIGHT, draw_tag
+from pipeline.views import ViewBox
 
 CLEAR_CAP_PX = (8.0, 18.0)
 UNCLEAR_CAP_PX = 3.0

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from pipeline.agent.line_reader import read_line
-from pipeline.agent.views import zoomed
 from pipeline.geometry import Box
 from pipeline.scenes.tags import ALPHABET, COLORS, SHAPES, draw_tag
 from pipeline.sources.decode import decode, encode
+from pipeline.views import zoomed
 
 CODES = tuple((ALPHABET + ALPHABET[:2])[place : place + 3] for place in range(0, 19, 3))
 """Every letter at least once."""

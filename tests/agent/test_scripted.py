@@ -12,9 +12,9 @@ from pipeline.agent.critic import Critic
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.scripted import UNKNOWN, ScriptedPolicy
 from pipeline.agent.tools import Tools
-from pipeline.agent.views import first_view
 from pipeline.scenes.needles import Tag
 from pipeline.trajectory import Trajectory
+from pipeline.views import first_view
 from tests.agent.fakes import Agrees, GroundSegmenter, Objects, board, sample_of, tag
 
 TAGS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO
 
-from pipeline.runner.storage import Disk
+from pipeline.runner.disk import Disk
 
 
 class PowerCut(Exception):

@@ -41,6 +41,19 @@ def test_deaths_at_different_units_give_up_none(storage: Storage) -> None:
     assert journal.crashed(storage, 12) == frozenset()
 
 
+def test_units_open_at_a_death_are_in_doubt_until_somebody_ends_them(storage: Storage) -> None:
+    lines = Journal(storage, 12, "a", "local")
+    lines.start("one")
+    lines.start("two")
+    assert journal.doubted(storage, 12) == {"one", "two"}
+    later = Journal(storage, 12, "b", "local")
+    later.start("one")
+    later.end("one")
+    later.start("two")
+    assert journal.doubted(storage, 12) == frozenset()
+    assert journal.crashed(storage, 12) == {"two"}
+
+
 def test_an_attempt_that_closed_has_not_died(storage: Storage) -> None:
     for attempt in "abc":
         _die(storage, attempt, "slow")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.agent.views import first_view
 from pipeline.samples import Truth
 from pipeline.synthesis.solve import Solver, Tables
 from pipeline.synthesis.tasks import Prepared, Problem
+from pipeline.views import first_view
 from tests.synthesis.conftest import BUDGETS, Work, solve_all
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("honesty")]

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from manifests import tables
-from pipeline.agent.views import first_view, zoomed
 from pipeline.geometry import Box, visual_tokens
 from pipeline.runner.parts import Part
 from pipeline.runner.rundir import Record, part_path, publish, write_run
@@ -26,6 +25,7 @@ from pipeline.scenes.needles import Tag, plant
 from pipeline.shards import Unit
 from pipeline.sources.decode import decode, encode
 from pipeline.synthesis.recheck import Report, recheck
+from pipeline.views import first_view, zoomed
 
 Row = dict[str, Any]
 Write = Callable[..., Report]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.agent.views import ENLARGE, View, crop_region, first_view, zoomed
 from pipeline.errors import InvalidBox
 from pipeline.geometry import FACTOR, Box, Size
+from pipeline.views import ENLARGE, View, crop_region, first_view, zoomed
 
 LAW = settings(deadline=None, max_examples=40)  # a busy machine breaks no law
 RESOLUTION = st.integers(FACTOR, 700)
