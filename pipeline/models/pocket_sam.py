@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.multiprocessing.spawn import spawn
 
 from pipeline.errors import ConfigError
-from pipeline.models import sam
 from pipeline.models.pocket_sam_init import well_begun
 from pipeline.models.pocket_sam_losses import affinity_loss, losses_of
 from pipeline.models.pocket_sam_scenes import (
@@ -31,6 +31,7 @@ from pipeline.models.pocket_sam_scenes import (
     generator_digest,
     make_example,
 )
+from pipeline.models.sam_build import build
 
 STATE = "training.safetensors"
 LOG = "log.jsonl"
@@ -59,7 +60,7 @@ class Training:
     def __init__(self, plan: Plan, out: Path) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.out = plan, out
-        self.model = sam.build("pocket")
+        self.model = build("pocket")
         self.model.train()
         well_begun(self.model)
         self.names = [name for name, _ in self.model.named_parameters()]
@@ -142,7 +143,7 @@ def train(
     plan = Plan(seed, minutes, images)
     meeting = folder / ".meeting"
     meeting.unlink(missing_ok=True)
-    torch.multiprocessing.spawn(_work, args=(workers, str(meeting), folder, plan), nprocs=workers)
+    spawn(_work, args=(workers, str(meeting), folder, plan), nprocs=workers)
     return export(folder, folder / "pocket_sam.safetensors")
 
 
@@ -211,7 +212,7 @@ def export(folder: Path, path: Path) -> Path:
         facts = json.loads(file.metadata()["run"])
     tensors = load_file(folder / STATE)
     kept = {name.partition(".")[2]: t for name, t in tensors.items() if name[0] in "mb"}
-    weights = {name: kept[name].half() for name in sam.build("pocket").state_dict()}
+    weights = {name: kept[name].half() for name in build("pocket").state_dict()}
     metadata = {
         "variant": "pocket",
         "seed": str(facts["plan"]["seed"]),

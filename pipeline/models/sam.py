@@ -138,8 +138,8 @@ class Segmenter:
             raise ConfigError("Give at least one prompt: points, boxes, or as many of each.")
         parts = []
         for start in range(0, count, _BATCH):
-            some = [None if rows is None else rows[start : start + _BATCH] for rows in prompts]
-            parts.append(self._decode(embedding.features, *some, multimask))
+            dots, rects = (None if r is None else r[start : start + _BATCH] for r in prompts)
+            parts.append(self._decode(embedding.features, dots, rects, multimask))
         logits, ious = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
         return Prediction(logits, ious)
 

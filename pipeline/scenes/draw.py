@@ -18,7 +18,7 @@ from pipeline.geometry import Box, Size
 from pipeline.scenes import textures
 from pipeline.scenes.regions import interior_point, largest_share, mask_box
 from pipeline.scenes.shapes import draw_outline, make_outline
-from pipeline.scenes.tags import ALPHABET, COLORS, SHAPES, draw_tag
+from pipeline.scenes.tags import ALPHABET, COLORS, SHAPES, draw_tag, embedded_font
 
 Corner = tuple[int, int]
 """Where a painted thing's upper left pixel goes; may lie outside the picture."""
@@ -73,7 +73,7 @@ def scene(
     for side in sorted(_object_sides(rng, min(size), int(rng.integers(8, 33))), reverse=True):
         _paint_object(canvas, rng, side)
     if tags:
-        font = ImageFont.load_default(24)
+        font = embedded_font(24)
         for _ in range(int(rng.integers(1, 9))):
             _paint_tag(canvas, rng, font)
     labels = np.asarray(canvas.labels)
@@ -191,15 +191,15 @@ def _place(canvas: _Canvas, rng: np.random.Generator, size: Size) -> Corner:
     """A corner such that most of the box is inside; free ground where there is some."""
     best, most = (0, 0), -1.0
     for _ in range(3):
-        corner = tuple(
+        x, y = (
             int(rng.uniform(-0.12 * s, max(1, whole - 0.88 * s)))
             for s, whole in zip(size, canvas.image.size, strict=True)
         )
-        box = (*corner, corner[0] + size[0], corner[1] + size[1])
+        box = (x, y, x + size[0], y + size[1])
         seen = canvas.labels.resize((6, 6), Image.Resampling.NEAREST, box=_clipped(box, canvas))
         free = sum(seen.histogram()[SURFACE_LABELS[0] :]) / 36
         if free > most:
-            best, most = corner, free
+            best, most = (x, y), free
     return best
 
 
@@ -249,12 +249,12 @@ def _paint_tag(canvas: _Canvas, rng: np.random.Generator, font: ImageFont.FreeTy
     turn = float(rng.normal(0, 12)) if rng.random() < 0.4 else 0.0
     shape, color = str(rng.choice(SHAPES)), str(rng.choice(list(COLORS)))
     tag = draw_tag(shape, color, code, side, rotation_deg=turn, font=font)
-    corner = tuple(int(rng.uniform(0, s - side)) for s in canvas.image.size)
+    x, y = (int(rng.uniform(0, s - side)) for s in canvas.image.size)
     fill = tag.convert("RGB")
     if rng.random() < 0.5:
         light = float(rng.uniform(0.75, 1.0))
         fill = fill.point(lambda v: int(v * light))
-    canvas.paste(fill, tag.getchannel("A"), corner, "tag")
+    canvas.paste(fill, tag.getchannel("A"), (x, y), "tag")
 
 
 def _wear(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -267,8 +267,8 @@ def _wear(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     if rng.random() < 0.5:
         grain = rng.integers(0, 256, (image.height, image.width, 3), dtype=np.uint8)
         depth = int(rng.integers(6, 40))
-        grain = Image.fromarray((grain.astype(np.uint16) * depth >> 8).astype(np.uint8))
-        image = ImageChops.add(image, grain, offset=-depth // 2)
+        dust = Image.fromarray((grain.astype(np.uint16) * depth >> 8).astype(np.uint8))
+        image = ImageChops.add(image, dust, offset=-depth // 2)
     if rng.random() < 0.4:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=int(rng.integers(45, 96)))

@@ -10,6 +10,8 @@ from math import cos, pi, radians, sin
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.errors import ConfigError
+
 SHAPES = ("circle", "square", "triangle", "diamond", "hexagon", "star")
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -80,10 +82,8 @@ def draw_tag(
     ImageDraw.Draw(tag).polygon(_scaled(inner, side), fill=fill)
     if code:
         text = _text_mask(code, shape, side, rotation_deg, font)
-        center = _turned([TEXT_CENTER[shape]], shape, rotation_deg)[0]
-        corner = tuple(
-            round(c * side - size / 2) for c, size in zip(center, text.size, strict=True)
-        )
+        x, y = _turned([TEXT_CENTER[shape]], shape, rotation_deg)[0]
+        corner = (round(x * side - text.width / 2), round(y * side - text.height / 2))
         tag.paste(text_color(color), corner, text)
     tag = tag.reduce(over)
     tag.putalpha(_alpha(outline, side, over))
@@ -101,6 +101,14 @@ def text_color(color: str) -> tuple[int, int, int]:
     """Black or white, whichever is easier to read on `color`."""
     red, green, blue = COLORS[color]
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else (255, 255, 255)
+
+
+def embedded_font(size_px: float) -> ImageFont.FreeTypeFont:
+    """Pillow's own letterforms; raises `ConfigError` where Pillow was built without FreeType."""
+    font = ImageFont.load_default(size_px)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise ConfigError("This Pillow cannot draw letters.", "Install one built with FreeType.")
+    return font
 
 
 def outline_points(shape: str) -> list[tuple[float, float]]:
@@ -175,8 +183,7 @@ def _text_mask(
     font: ImageFont.FreeTypeFont | None,
 ) -> Image.Image:
     """The code's ink, L, scaled to `TEXT_HEIGHT` of `side` and turned."""
-    if font is None:
-        font = ImageFont.load_default(max(8, round(side * TEXT_HEIGHT / 0.7)))
+    font = font or embedded_font(max(8, round(side * TEXT_HEIGHT / 0.7)))
     stroke = max(1, round(font.size * 0.03))
     left, top, right, bottom = font.getbbox(code, stroke_width=stroke)
     ink = Image.new("L", (round(right - left), round(bottom - top)))

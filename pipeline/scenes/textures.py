@@ -97,11 +97,13 @@ def shifted(color: Rgb, rng: np.random.Generator, most: float) -> Rgb:
     """The colour made lighter or darker by up to `most` levels, with a little change of hue."""
     step = rng.uniform(0.25, 1) * most * rng.choice([-1, 1])
     moved = np.asarray(color) + step + rng.normal(0, 6, 3)
-    return tuple(int(v) for v in np.clip(moved, 0, 255))
+    red, green, blue = (int(v) for v in np.clip(moved, 0, 255))
+    return red, green, blue
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Rgb:
-    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
+    red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
+    return red, green, blue
 
 
 def _noise(rng: np.random.Generator, width: int, height: int) -> Image.Image:
