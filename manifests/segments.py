@@ -127,7 +127,8 @@ def _records(lister: Lister, chosen: list[tuple[str, str]]) -> pa.Table:
             raise Moved
         rows = decode(content).replace_schema_metadata(schema.metadata)
         found.append(rows.append_column("run_dir", pa.array([folder] * len(rows), pa.string())))
-    return pa.concat_tables(found, promote_options="permissive").select(schema.names)
+    whole = pa.concat_tables(found, promote_options="permissive").select(schema.names)
+    return whole.combine_chunks()  # thousands of one-row chunks are slow to hand over
 
 
 def _named(lister: Lister, records: pa.Table) -> dict[str, list[Segment]]:

@@ -45,7 +45,7 @@ class Spot:
     @property
     def weight(self) -> float:
         """What spots are ranked by: pointed shapes fill their square badly, so size counts too."""
-        return float(self.contrast * self.side**0.5)
+        return float(self.contrast * self.side**0.75)
 
     def near(self, other: Spot) -> bool:
         """Whether both are about the same place at about the same size."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from pipeline.agent.color_cue import Spot, likelihood, spots
 from pipeline.scenes.tags import SHAPES, draw_mask
@@ -19,10 +19,16 @@ from pipeline.views import ViewBox
 
 WINDOW = 4.0
 """Side of the window around a spot that the segmenter sees, in spot sides."""
-SMALLEST_WINDOW_PX = 40
+WINDOW_PX = 256
+"""Side at which the segmenter is shown the window."""
+SMALLEST_WINDOW_PX = 24
+PURE = 0.3
+"""Likelihood from which on a pixel counts as the tag's fill."""
+OUTLINE = 0.038
+"""Width of a tag's dark outline, as a share of its fill's side."""
 AGREEMENT = 0.5
 """Least agreement of a mask with the colour, as an F-measure."""
-SPOTS = 5
+SPOTS = 4
 """Spots of one named colour that are outlined at most."""
 SPOTS_ANY = 2
 """The same for each colour when none is named."""
@@ -132,29 +138,74 @@ def find_tags(pixels: np.ndarray, colors: tuple[str, ...], segmenter: Segmenter)
 
 
 def _outlined(pixels: np.ndarray, spot: Spot, segmenter: Segmenter) -> Candidate | None:
-    """The spot with the mask that agrees best with its colour, if any does."""
-    x0, y0, x1, y1 = _window(spot, pixels.shape[1], pixels.shape[0])
-    window = pixels[y0:y1, x0:x1]
-    half, cx, cy = spot.side / 2, spot.x - x0, spot.y - y0
-    around = (max(cx - half, 0), max(cy - half, 0), cx + half, cy + half)
+    """The spot with the mask that agrees best with its colour, if any does.
+
+    The mask says what belongs together; its edge is then drawn to the colour's own edge, as the
+    masks of a small segmenter are rounder than what they cover.
+    """
+    window, corner, scale = _window(pixels, spot)
+    half = spot.side * scale / 2
+    middle = WINDOW_PX / 2
+    around = (middle - half, middle - half, middle + half, middle + half)
     found = outlines(segmenter, window, around, centre=True)
-    best, agreement = _best_mask(found, likelihood(window, spot.color), spot.side, (cx, cy))
+    match = likelihood(window, spot.color)
+    best, agreement = _best_mask(found, match, 2 * half, (middle, middle))
     if agreement < AGREEMENT:
         return None
-    logits, cell = found.logits[best], found.cell_px
-    u0, v0, u1, v1 = logit_box(logits)
-    box = (x0 + u0 * cell, y0 + v0 * cell, x0 + u1 * cell, y0 + v1 * cell)
-    shapes = _shape_beliefs(logits, (u0, v0, u1, v1), min(u1 - u0, v1 - v0) * cell)
-    return Candidate(box, spot.color, shapes, agreement)
+    form = (match > PURE) & _near(found.logits[best], found.cell_px, reach_px=0.2 * half)
+    edges = _edges(form)
+    if edges is None:
+        return None
+    x0, y0, x1, y1 = _with_outline(edges)
+    box = (
+        corner[0] + x0 / scale,
+        corner[1] + y0 / scale,
+        corner[0] + x1 / scale,
+        corner[1] + y1 / scale,
+    )
+    return Candidate(box, spot.color, _shape_beliefs(form, edges, (x1 - x0) / scale), agreement)
 
 
-def _window(spot: Spot, width: int, height: int) -> tuple[int, int, int, int]:
-    """A square about the spot, moved into the view."""
-    side = int(max(WINDOW * spot.side, SMALLEST_WINDOW_PX))
-    w, h = min(side, width), min(side, height)
-    x0 = int(min(max(spot.x - w / 2, 0), width - w))
-    y0 = int(min(max(spot.y - h / 2, 0), height - h))
-    return x0, y0, x0 + w, y0 + h
+def _window(pixels: np.ndarray, spot: Spot) -> tuple[np.ndarray, tuple[float, float], float]:
+    """A square about the spot at `WINDOW_PX`, its corner in the view, and its magnification.
+
+    What lies beyond the view repeats its edge, so that a spot always fills the same share.
+    """
+    side = max(WINDOW * spot.side, SMALLEST_WINDOW_PX)
+    x0, y0 = round(spot.x - side / 2), round(spot.y - side / 2)
+    x1, y1 = x0 + round(side), y0 + round(side)
+    height, width = pixels.shape[:2]
+    rows = np.clip(np.arange(y0, y1), 0, height - 1)
+    columns = np.clip(np.arange(x0, x1), 0, width - 1)
+    cut = Image.fromarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    cut = Image.fromarray(np.asarray(cut)[rows - rows[0]][:, columns - columns[0]])
+    square = cut.resize((WINDOW_PX, WINDOW_PX), Image.Resampling.BILINEAR)
+    return np.asarray(square), (float(x0), float(y0)), WINDOW_PX / round(side)
+
+
+def _near(logits: np.ndarray, cell_px: float, reach_px: float) -> np.ndarray:
+    """The mask (h, w) at the window's resolution, grown by `reach_px`: bool HW."""
+    plane = Image.fromarray((logits > 0).astype(np.uint8) * 255)
+    size = (round(logits.shape[1] * cell_px), round(logits.shape[0] * cell_px))
+    grown = plane.resize(size, Image.Resampling.BILINEAR).filter(ImageFilter.BoxBlur(reach_px))
+    return np.asarray(grown)[:WINDOW_PX, :WINDOW_PX] > 4
+
+
+def _edges(form: np.ndarray) -> ViewBox | None:
+    """XYXY of a form (bool HW) without stray pixels; None when there is next to nothing."""
+    rows, columns = form.sum(axis=1), form.sum(axis=0)
+    least = max(2.0, 0.05 * float(rows.max(initial=0)))
+    ys, xs = np.flatnonzero(rows >= least), np.flatnonzero(columns >= least)
+    if len(xs) < 3 or len(ys) < 3:
+        return None
+    return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
+
+
+def _with_outline(edges: ViewBox) -> ViewBox:
+    """The tag's box from that of its fill: the dark outline belongs to it."""
+    x0, y0, x1, y1 = edges
+    dx, dy = (x1 - x0) * OUTLINE, (y1 - y0) * OUTLINE
+    return x0 - dx, y0 - dy, x1 + dx, y1 + dy
 
 
 def _best_mask(
@@ -166,7 +217,8 @@ def _best_mask(
     """
     height, width = found.logits.shape[1:]
     cell = found.cell_px
-    like = _on_grid(match, (height, width), cell)
+    plane = Image.fromarray(match.astype(np.float32))
+    like = np.asarray(plane.resize((width, height), Image.Resampling.BOX))
     inside = found.logits > 0
     reach = 0.9 * side
     near_y = np.abs((np.arange(height) + 0.5) * cell - centre[1]) < reach
@@ -177,16 +229,6 @@ def _best_mask(
     measure = 2 * precision * recall / np.maximum(precision + recall, 1e-6)
     best = int(np.argmax(measure))
     return best, float(measure[best])
-
-
-def _on_grid(match: np.ndarray, shape: tuple[int, int], cell: float) -> np.ndarray:
-    """Means of `match` over the cells of a grid; nothing matches beyond the picture."""
-    high, wide = math.ceil(shape[0] * cell), math.ceil(shape[1] * cell)
-    padded = np.zeros((max(high, match.shape[0]), max(wide, match.shape[1])), np.float32)
-    padded[: match.shape[0], : match.shape[1]] = match
-    box = (0, 0, shape[1] * cell, shape[0] * cell)
-    size = (shape[1], shape[0])
-    return np.asarray(Image.fromarray(padded).resize(size, Image.Resampling.BOX, box=box))
 
 
 def logit_box(logits: np.ndarray) -> ViewBox:
@@ -211,11 +253,15 @@ def _fraction(inner: float, outer: float) -> float:
     return float(inner / max(inner - outer, 1e-6))
 
 
-def _shape_beliefs(logits: np.ndarray, cells: ViewBox, side_px: float) -> tuple[float, ...]:
-    """Belief in each shape from the mask's form; nearly even where it has only a few pixels."""
-    plane = Image.fromarray(logits.astype(np.float32))
-    form = np.asarray(plane.resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=cells)) > 0
-    overlaps = np.array([(form & t).sum() / (form | t).sum() for t in _templates()])
+def _shape_beliefs(form: np.ndarray, edges: ViewBox, side_px: float) -> tuple[float, ...]:
+    """Belief in each shape from a form (bool HW); nearly even where the view has few pixels of it.
+
+    The part where the letters may stand is left out: ink has another colour than the tag.
+    """
+    plane = Image.fromarray(form.astype(np.float32))
+    grid = np.asarray(plane.resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=edges)) > 0.5
+    seen = ~_letters()
+    overlaps = np.array([(grid & t & seen).sum() / ((grid | t) & seen).sum() for t in _templates()])
     sharpness = float(np.clip(side_px - 4, 1, 24))
     weights = np.exp(sharpness * (overlaps - overlaps.max()))
     return tuple((weights / weights.sum()).tolist())
@@ -224,6 +270,14 @@ def _shape_beliefs(logits: np.ndarray, cells: ViewBox, side_px: float) -> tuple[
 @lru_cache(maxsize=1)
 def _templates() -> tuple[np.ndarray, ...]:
     return tuple(draw_mask(shape, _GRID) for shape in SHAPES)
+
+
+@lru_cache(maxsize=1)
+def _letters() -> np.ndarray:
+    """Where letters may stand on a tag of some shape: bool (grid, grid)."""
+    part = np.zeros((_GRID, _GRID), bool)
+    part[int(0.38 * _GRID) : int(0.88 * _GRID), int(0.2 * _GRID) : int(0.8 * _GRID)] = True
+    return part
 
 
 def _overlap(a: ViewBox, b: ViewBox) -> float:

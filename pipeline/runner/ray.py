@@ -45,9 +45,9 @@ def run_ray(
 ) -> Outcome:
     """Work on a run until it is done, `stop` is set, or a budget is spent.
 
-    `address`: `local` starts a private cluster, `auto` and `ray://…` join one; a Ray session that
-    this process has is used as it is. An error of the worker's own code ends the run and passes
-    through; workers that die one after another without progress end it with `ModelError`.
+    `address`: `local` starts a private cluster, `auto` and `ray://…` join one; a session that this
+    process has is used as it is. Raises what the worker's own code raised, and `ModelError` when
+    workers die one after another without progress.
     """
     driver = Driver(plan, storage_at(plan.run_dir), on_event)
     if driver.finished:
@@ -64,7 +64,7 @@ def run_ray(
 
 @contextmanager
 def _session(address: str, workers: int | None) -> Iterator[None]:
-    """A Ray session: the one there is, or one of our own that ends with the block."""
+    """A Ray session: the one there is, or one that ends with the block."""
     if "ray" not in sys.modules:
         _settle_environment(address)
     import ray
@@ -75,7 +75,12 @@ def _session(address: str, workers: int | None) -> Iterator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         options |= {"num_cpus": workers or os.cpu_count() or 1, "include_dashboard": False}
-    ray.init(address=address, **options)
+    try:
+        ray.init(address=address, **options)
+    except (RuntimeError, OSError) as error:  # not found, not reachable, or too slow to start
+        ray.shutdown()
+        why = f"There is no Ray at '{address}': {_sentence(error)}"
+        raise ModelError(why, "Without Ray: --address none.") from error
     try:
         yield
     finally:
@@ -104,11 +109,8 @@ class _Hand:
         import ray
 
         make: Any = ray.remote(concurrency_groups={_WATCH: 1})(Actor)
-        self.actor = make.options(
-            max_restarts=0,
-            scheduling_strategy="SPREAD",
-            **needs,
-        ).remote(plan)
+        options = {"max_restarts": 0, "scheduling_strategy": "SPREAD", **needs}
+        self.actor = make.options(**options).remote(plan)
         self.opening: Any = self.actor.open.remote(*worker)
         self.asked: Any = None
         self.asked_at = 0.0

@@ -22,8 +22,10 @@ from pipeline.views import View
 
 GROUND = (128, 128, 128)
 """What `board` is painted with: neither writing nor any colour of a tag."""
+THRESHOLD = 24.0
+"""Distance from the ground, in grey levels, that is no longer the ground."""
 PLENTY = 100
-"""Actions in a row after which a test's policy counts as stuck."""
+"""Actions after which an episode counts as endless."""
 
 
 def tag(name: str, code: str, corner: tuple[int, int], side: int) -> Tag:
@@ -64,23 +66,16 @@ class Masks:
 
 
 class GroundSegmenter:
-    """Outlines whatever differs from the ground near the prompt."""
+    """Outlines the whole thing that differs from the ground where the prompt is."""
 
     side = 192
-    reach = 1.7
-    """A box prompt covers this many times its sides."""
-    around = (10.0, 30.0, 90.0)
-    """Half sides of the three squares that a point prompt covers, encoder pixels."""
-
-    def __init__(self) -> None:
-        self.asked = 0
 
     def embed(self, image: np.ndarray) -> Flat:
-        distance = np.abs(image.astype(np.float32) - np.array(GROUND)).max(axis=2) - 24
+        distance = np.abs(image.astype(np.float32) - np.array(GROUND)).max(axis=2) - THRESHOLD
         scale = self.side / max(image.shape[:2])
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
         small = Image.fromarray(distance.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-        logits = np.full((self.side, self.side), -24.0, np.float32)
+        logits = np.full((self.side, self.side), -THRESHOLD, np.float32)
         logits[: size[1], : size[0]] = np.asarray(small)
         return Flat(logits, scale, self.side)
 
@@ -92,25 +87,33 @@ class GroundSegmenter:
         boxes: Sequence[Sequence[float]] | None = None,
         multimask: bool = False,
     ) -> Masks:
-        """One mask for the only box, or three for the only point."""
-        self.asked += 1
-        if boxes is not None:
-            x0, y0, x1, y1 = (value * embedding.scale for value in boxes[0])
-            halves = [(self.reach * (x1 - x0) / 2, self.reach * (y1 - y0) / 2)]
-            x, y = (x0 + x1) / 2, (y0 + y1) / 2
-        else:
-            assert points is not None and multimask
-            x, y = (value * embedding.scale for value in points[0])
-            halves = [(half, half) for half in self.around]
-        logits = np.stack([_within(embedding.logits, x, y, *half) for half in halves])
-        return Masks(logits[None], np.full((1, len(halves)), 0.9, np.float32))
+        """One mask for the only box or point: here nothing is ambiguous."""
+        (prompt,) = boxes if boxes is not None else [[*p, *p] for p in points or ()]
+        x0, y0, x1, y1 = (int(np.clip(v * embedding.scale, 0, self.side - 1)) for v in prompt)
+        rows, cols = _whole(embedding.logits > 0, slice(y0, y1 + 1), slice(x0, x1 + 1))
+        logits = np.full_like(embedding.logits, -THRESHOLD)
+        logits[rows, cols] = embedding.logits[rows, cols]
+        return Masks(logits[None, None], np.full((1, 1), 0.9, np.float32))
 
 
-def _within(logits: np.ndarray, x: float, y: float, dx: float, dy: float) -> np.ndarray:
-    """The logits in a rectangle about (x, y); the ground everywhere else."""
-    rows, cols = np.indices(logits.shape) + 0.5
-    inside = (np.abs(rows - y) <= dy) & (np.abs(cols - x) <= dx)
-    return np.where(inside, logits, np.float32(-24.0))
+def _whole(mask: np.ndarray, rows: slice, cols: slice) -> tuple[slice, slice]:
+    """The rectangle grown until nothing crosses its edges; things lie apart on a board."""
+    while True:
+        wider = _grown(mask[rows].any(axis=0), cols)
+        higher = _grown(mask[:, wider].any(axis=1), rows)
+        if (higher, wider) == (rows, cols):
+            return rows, cols
+        rows, cols = higher, wider
+
+
+def _grown(profile: np.ndarray, span: slice) -> slice:
+    """The span and the runs of the profile that reach over its ends."""
+    start, stop = span.start, span.stop
+    while start > 0 and profile[start] and profile[start - 1]:
+        start -= 1
+    while stop < len(profile) and profile[stop - 1] and profile[stop]:
+        stop += 1
+    return slice(start, stop)
 
 
 GIVES_UP = Answer("?", "I give up.")

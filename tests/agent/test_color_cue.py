@@ -119,6 +119,12 @@ def test_the_same_view_gives_the_same_spots() -> None:
     )
 
 
+def test_every_spot_holds_more_of_its_colour_than_its_surround() -> None:
+    view = pixels(Image.fromarray(scene(rng_for(4, "contrast"), VIEW).image))
+    found = spots(view, tuple(COLORS), 9)
+    assert found and all(0 < spot.contrast <= 1 for spot in found)
+
+
 def test_a_large_view_is_worked_on_in_small_and_answered_in_its_own_pixels() -> None:
     drawn = tag("orange diamond", "P4W", (700, 300), 220)
     (best, *_) = spots(pixels(board([drawn], (1200, 900))), ("orange",), 1)

@@ -91,21 +91,26 @@ def hostile(count: int) -> list[Case]:
 
 
 def test_codes_with_eight_pixels_of_height_are_read() -> None:
-    cases = [case(n, "plain", CLEAR_CAP_PX) for n in range(48)]
+    cases = [case(n, "plain", CLEAR_CAP_PX) for n in range(30)]
     wrong = [(c.code, r) for c in cases if (r := c.read()).text != c.code]
     assert len(wrong) <= (1 - SHARE_READ) * len(cases), wrong
 
 
 @pytest.mark.slow
-def test_codes_with_eight_pixels_of_height_are_read_by_the_hundred() -> None:
-    cases = [case(n, "more", CLEAR_CAP_PX) for n in range(400)]
+def test_codes_with_eight_pixels_of_height_are_read_in_many_cases() -> None:
+    cases = [case(n, "more", CLEAR_CAP_PX) for n in range(200)]
     wrong = [(c.code, r) for c in cases if (r := c.read()).text != c.code]
     assert len(wrong) <= (1 - SHARE_READ) * len(cases), wrong
 
 
 def test_below_three_pixels_of_height_nothing_is_read() -> None:
-    cases = [case(n, "tiny", (1.0, UNCLEAR_CAP_PX)) for n in range(12)]
+    cases = [case(n, "tiny", (1.0, UNCLEAR_CAP_PX)) for n in range(24)]
     assert [r for c in cases if (r := c.read()).clear] == []
+
+
+def test_near_the_limit_too_confidence_is_half_when_and_only_when_clear() -> None:
+    readings = [case(n, "limit", (3.3, 5.0)).read() for n in range(12)]
+    assert {reading.clear for reading in readings} == {True, False}
 
 
 @pytest.mark.parametrize("side", [0.5, SMALLEST_PX - 0.1])
@@ -115,12 +120,12 @@ def test_a_tag_of_a_few_pixels_is_not_even_guessed_at(side: float) -> None:
 
 
 def test_what_is_no_code_of_its_own_font_is_seldom_read_wrongly() -> None:
-    check_seldom_wrong(hostile(24))
+    check_seldom_wrong(hostile(15))
 
 
 @pytest.mark.slow
 def test_what_is_no_code_of_its_own_font_is_seldom_read_wrongly_in_many_cases() -> None:
-    check_seldom_wrong(hostile(300))
+    check_seldom_wrong(hostile(180))
 
 
 def check_seldom_wrong(cases: list[Case]) -> None:

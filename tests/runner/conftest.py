@@ -109,7 +109,8 @@ class Bench:
             "tests.runner.drive",
             json.dumps({**asked, "settings": settings}),
         ]
-        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        errors = (self.folder / "stderr").open("a")
+        quiet = {"stdout": subprocess.PIPE, "stderr": errors}
         return subprocess.Popen(command, cwd=ROOT, text=True, env=dict(os.environ), **quiet)  # type: ignore[call-overload, no-any-return]
 
 
