@@ -55,20 +55,20 @@ def refresh(
 ) -> None:
     """Make the views show the runs as they are now."""
     lister = lister_for(connection, os.fspath(runs_dir))
-    for _ in range(_TRIES):
+    for attempt in range(1, _TRIES + 1):
         try:
             _define(connection, find(lister, run_id))
             return
-        except Moved:
-            continue
-    raise duckdb.IOException("The runs changed each time they were listed.")
+        except (Moved, duckdb.IOException):  # small files made way for a compacted one
+            if attempt == _TRIES:
+                raise
 
 
 def query(runs_dir: str | os.PathLike[str], sql: str, run_id: str | None = None) -> pa.Table:
     """The answer to one query over the runs, as they are now.
 
-    A run that ends meanwhile brings its manifest into one piece and removes the small ones: what
-    was read of them is then asked for again.
+    A run that ends meanwhile brings its manifest into one piece and removes the small ones, which a
+    connection made before then misses: here the question is asked again.
     """
     connection = connect(runs_dir, run_id)
     try:

@@ -44,6 +44,9 @@ _READERS = 16
 class Moved(Exception):
     """A run was brought into one piece while it was being listed."""
 
+    def __init__(self) -> None:
+        super().__init__("The runs changed each time they were listed.")
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

@@ -12,7 +12,7 @@ from pipeline.errors import InvalidBox
 from pipeline.geometry import FACTOR, Box, Size
 from pipeline.views import ENLARGE, View, crop_region, first_view, zoomed
 
-LAW = settings(deadline=None, max_examples=40)  # a busy machine breaks no law
+LAW = settings(deadline=None, max_examples=25)  # a busy machine breaks no law
 RESOLUTION = st.integers(FACTOR, 700)
 SIDE = st.integers(FACTOR, 420)
 SIZE = st.tuples(SIDE, SIDE)

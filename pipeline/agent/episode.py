@@ -72,6 +72,7 @@ async def run_episode(
         course.actions += 1
         forced = heard.kind == "forced"
         if isinstance(action, Answer):
+            _check_views(action, len(course.views), policy.name)
             course.turns.append(TraceTurn("policy", f"{action.thought} Answer: {action.text}"))
             objection = None if forced else critic.review(sample, action, course.views)
             if objection is None or course.objections == limits.objections:
@@ -83,6 +84,13 @@ async def run_episode(
             raise ModelError(f"Policy '{policy.name}' called a tool after the tools were off.")
         else:
             heard = _done(course, action, tools, limits)
+
+
+def _check_views(answer: Answer, views: int, policy: str) -> None:
+    """Raise `ModelError` for an answer that rests on a view that was never shown."""
+    for view in (answer.evidence, *answer.support):
+        if not 0 <= view < views:
+            raise ModelError(f"Policy '{policy}' rests its answer on view {view} of {views}.")
 
 
 def _done(course: _Course, call: Call, tools: Tools, limits: Limits) -> Heard:

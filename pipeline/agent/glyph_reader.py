@@ -35,7 +35,7 @@ _CAP = round(SIDE * TEXT_HEIGHT)
 _PAD = 2
 _ROWS = slice(round(0.3 * SIDE), round(0.92 * SIDE))
 _SLACK = 2
-_FFT = (128, 256)
+_FFT = (75, 150)
 _MIN_CONTRAST = 6.0
 
 

@@ -30,10 +30,10 @@ AGREEMENT = 0.5
 """Least agreement of a mask with the colour, as an F-measure."""
 SPOTS = 4
 """Spots of one named colour that are outlined at most."""
-SPOTS_ANY = 2
+SPOTS_ANY = 3
 """The same for each colour when none is named."""
 FAINT = 0.2
-"""Spots with less than this share of the best one's weight are left out."""
+"""Spots with less than this share of the weight of their colour's best are left out."""
 
 _GRID = 32
 
@@ -124,9 +124,10 @@ class Candidate:
 def find_tags(pixels: np.ndarray, colors: tuple[str, ...], segmenter: Segmenter) -> list[Candidate]:
     """Candidates of the given colours in a view (uint8 HWC), best agreement first."""
     found = spots(pixels, colors, SPOTS if len(colors) == 1 else SPOTS_ANY)
-    if not found:
-        return []
-    bright = [s for s in found if s.weight > FAINT * found[0].weight]
+    best = {
+        color: max((s.weight for s in found if s.color == color), default=0) for color in colors
+    }
+    bright = [spot for spot in found if spot.weight > FAINT * best[spot.color]]
     outlined = [_outlined(pixels, spot, segmenter) for spot in bright]
     candidates = [c for c in outlined if c is not None]
     candidates.sort(key=lambda c: (-c.agreement, c.box))

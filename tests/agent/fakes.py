@@ -99,8 +99,8 @@ class GroundSegmenter:
 def _whole(mask: np.ndarray, rows: slice, cols: slice) -> tuple[slice, slice]:
     """The rectangle grown until nothing crosses its edges; things lie apart on a board."""
     while True:
-        wider = _grown(mask[rows].any(axis=0), cols)
-        higher = _grown(mask[:, wider].any(axis=1), rows)
+        wider = _grown(mask[rows].max(axis=0), cols)
+        higher = _grown(mask[:, wider].max(axis=1), rows)
         if (higher, wider) == (rows, cols):
             return rows, cols
         rows, cols = higher, wider

@@ -117,7 +117,7 @@ def test_a_policy_that_never_answers_is_forced_to(turns: int) -> None:
 
 
 @pytest.mark.parametrize("limits", [{"looks": 0}, {"turns": 2}])
-def test_a_tool_called_after_the_tools_are_off_is_a_broken_model(limits: dict[str, int]) -> None:
+def test_a_tool_called_after_the_tools_are_off_is_a_broken_model(limits: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="'list' called a tool"):
         episode(last=zoom(STAR), forced=zoom(STAR), **limits)
 

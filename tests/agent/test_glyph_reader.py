@@ -109,7 +109,7 @@ def test_below_three_pixels_of_height_nothing_is_read() -> None:
 
 
 def test_near_the_limit_too_confidence_is_half_when_and_only_when_clear() -> None:
-    readings = [case(n, "limit", (3.3, 5.0)).read() for n in range(12)]
+    readings = [case(n, "limit", (3.3, 5.0)).read() for n in range(8)]
     assert {reading.clear for reading in readings} == {True, False}
 
 

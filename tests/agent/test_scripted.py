@@ -12,6 +12,7 @@ from pipeline.agent.critic import Critic
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.scripted import UNKNOWN, ScriptedPolicy
 from pipeline.agent.tools import Tools
+from pipeline.geometry import Size
 from pipeline.scenes.needles import Tag
 from pipeline.trajectory import Trajectory
 from pipeline.views import first_view
@@ -31,9 +32,10 @@ def solved(
     resolution: int = 224,
     tags: tuple[Tag, ...] = TAGS,
     critic: Critic | None = None,
+    size: Size = (800, 600),
     **limits: int,
 ) -> Episode:
-    image = board(tags)
+    image = board(tags, size)
     tools = Tools(image, GroundSegmenter())
     bounds = Limits(resolution, **limits)
     sample = sample_of(image, question)
@@ -69,6 +71,15 @@ def test_a_small_tag_is_looked_at_and_then_answered(name: str) -> None:
 def test_the_same_tag_needs_no_look_at_a_larger_budget() -> None:
     path = solved(read("red star"), resolution=672).trajectory
     assert (path.answer, path.num_zooms) == ("A7K", 0)
+
+
+def test_a_tag_outshone_in_the_first_view_is_searched_for_part_by_part() -> None:
+    bright = tag("blue square", "HHH", (60, 60), 500)
+    faint = tag("blue star", "K74", (1290, 900), 70)
+    done = solved(read("blue star"), 336, (bright, faint), size=(1600, 1200))
+    path = done.trajectory
+    assert path.answer == "K74"
+    assert path.steps and "search" in path.steps[0].thought
 
 
 def test_the_tag_nearest_to_another_is_found_and_read() -> None:

@@ -210,14 +210,14 @@ def test_an_attempt_that_comes_second_publishes_nothing_more(local: Bench) -> No
 @pytest.mark.slow
 def test_sql_answers_from_another_process_while_a_run_is_writing(bench: Bench) -> None:
     plan = bench.plan(entries=60)
-    query = "SELECT (SELECT count(*) FROM trajectories), (SELECT sum(rows) FROM shards)"
+    kept, said = "(SELECT count(*) FROM trajectories)", "(SELECT sum(rows) FROM shards)"
+    query = f"SELECT {kept} AS kept, coalesce({said}, 0)::BIGINT AS said"
     counts = []
     working = bench.spawn(plan, workers=2, pause_s=0.05)
     while working.poll() is None:
-        with database.connect(bench.runs_dir) as connection:
-            seen, said = connection.execute(query).fetchall()[0]
-            assert seen == (said or 0)
-            counts.append(seen)
+        (row,) = database.query(bench.runs_dir, query).to_pylist()
+        assert row["kept"] == row["said"]
+        counts.append(row["kept"])
     assert working.returncode == 0
     assert counts == sorted(counts)
     assert len(set(counts)) > 3

@@ -28,7 +28,7 @@ from pipeline.scenes.needles import (
 from pipeline.scenes.tags import ALPHABET, COLORS, SHAPES, TEXT_HEIGHT
 
 SIZES = ((640, 480), (480, 854), (2048, 1536))
-KEYS = range(8)
+KEYS = range(6)
 READABLE_CAP_PX = 5.6
 """About the smallest capital that the agent's reader reads."""
 
