@@ -30,25 +30,28 @@ GRID = (12, 36)
 """(rows, cols) that a line is brought to."""
 CONDENSED = (0.62, 1.15)
 """Least and most width of a line, as a fraction of its width uncondensed."""
-NEAR = 0.05
-"""Largest cost of a clear reading; right ones were seen to cost up to 0.033."""
-LEAD = 1.05
+NEAR = 0.105
+"""Largest cost of a clear reading; right ones were seen to cost up to 0.09."""
+LEAD = 1.08
 """How many times the cost of a clear reading that of any other code is, at least."""
+SMALLEST_PX = 20
+"""A box with a shorter side is not read: from there on, patterns pass for letters."""
 FILLS = 3
 """Colours of the middle that are tried as the tag's own, the commonest first."""
-INKED = (0.5, 0.7)
-"""Least ink of a piece; with the second, dark letters come off the outline that they touch."""
+INKED = {1: (0.5, 0.7), 2: (0.5, 0.35), 3: (0.35, 0.45), 4: (0.25, 0.35)}
+"""By softness, px: least ink of a piece, tried in turn. Soft strokes never reach full ink; with a
+higher least, dark letters come off the outline that they touch."""
+BLUR_PX = 0.45
+"""Softness of a view, in its own pixels, as a standard deviation."""
 
 _CAP = SIDE * TEXT_HEIGHT
 _HEIGHTS = (0.55 * _CAP, 1.9 * _CAP)
 _RATIOS = (1.3, 4.6)
-_RATIO_WEIGHT = 2.0
+_RATIO_WEIGHT = 5.0
 _UNEVEN = 0.25
-_MARGIN = 4
+_MARGIN = 9
 _STROKE = 0.03
-_SOFT_PX = 1.0
 _OFF_LINE = 70.0
-_SMALLEST_PX = 8.0
 _MIDDLE_ROWS, _MIDDLE_COLS = (0.3, 0.8), (0.25, 0.75)
 _BIN = 24
 _BINS = 255 // _BIN + 1
@@ -61,16 +64,24 @@ Piece = tuple[int, int, int, int]
 
 def read_line(crop: np.ndarray, tag_box: ViewBox) -> str:
     """The code on the tag near `tag_box` of a crop (uint8 HWC); "" when that is unclear."""
-    if min(_inside(tag_box, crop.shape)) < _SMALLEST_PX:
+    if min(_inside(tag_box, crop.shape)) < SMALLEST_PX:
         return ""
     pixels, box = _canonical(crop, tag_box)
+    soft = _soft(tag_box)
     for fill in _fills(pixels, box):
         ink = _ink(pixels, fill)
-        for least in INKED:
-            match = _best_match(ink, _lines(_pieces(ink > least)))
+        for least in INKED[soft]:
+            lines = _lines(_pieces(ink > least))
+            match = _best_match(ink, lines, _forms(soft, least)) if lines else None
             if match is not None and match.clear:
                 return match.code
     return ""
+
+
+def _soft(box: ViewBox) -> int:
+    """How soft letters are at the scale of `SIDE`, px: the fewer pixels a tag has, the softer."""
+    side = ((box[2] - box[0]) * (box[3] - box[1])) ** 0.5
+    return round(min(max(BLUR_PX * SIDE / side, min(INKED)), max(INKED)))
 
 
 def _inside(box: ViewBox, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -83,7 +94,7 @@ def _inside(box: ViewBox, shape: tuple[int, ...]) -> tuple[float, float]:
 class _Match:
     code: str
     cost: float
-    """Mean squared difference of ink in [0, 1], and what a wrong ratio adds."""
+    """Squared difference as a share of the form's own ink squared, and what a wrong ratio adds."""
     rival: float
     """The next best code's cost."""
 
@@ -198,17 +209,14 @@ def _level(a: Piece, b: Piece) -> bool:
     return abs(a[1] - b[1]) < _UNEVEN * _CAP and abs(a[3] - b[3]) < _UNEVEN * _CAP
 
 
-def _best_match(ink: np.ndarray, lines: list[Piece]) -> _Match | None:
-    """The code that is nearest to any of the lines; None without lines."""
-    if not lines:
-        return None
-    forms = _forms()
+def _best_match(ink: np.ndarray, lines: list[Piece], forms: _Forms) -> _Match:
+    """The code that is nearest to any of the lines, of which there is at least one."""
     seen = np.stack([_gridded(ink, line) for line in lines], axis=1)
     distance = forms.energy[:, None] - 2 * (forms.ink @ seen) + (seen * seen).sum(axis=0)
     ratios = np.array([(x1 - x0) / (y1 - y0) for x0, y0, x1, y1 in lines], np.float32)
     condensed = ratios / forms.ratios[:, None]
     beyond = np.log(condensed / np.clip(condensed, *CONDENSED))
-    cost = distance / len(seen) + _RATIO_WEIGHT * beyond**2
+    cost = distance / forms.energy[:, None] + _RATIO_WEIGHT * beyond**2
     best = cost[:, int(cost.min(axis=0).argmin())]
     first, second = np.argsort(best)[:2]
     return _Match(forms.codes[first], float(best[first]), float(best[second]))
@@ -221,31 +229,31 @@ def _gridded(ink: np.ndarray, line: Piece) -> np.ndarray:
     return np.asarray(image.resize((cols, rows), Image.Resampling.BOX)).reshape(-1)
 
 
-@lru_cache(maxsize=1)
-def _forms() -> _Forms:
+@lru_cache(maxsize=12)
+def _forms(soft: int, least: float) -> _Forms:
     """All codes there are, each set from its letters' pictures; some tenths of a second, once."""
     font = ImageFont.load_default(_CAP / 0.7)
     assert isinstance(font, ImageFont.FreeTypeFont)
-    drawn = {char: _drawn(char, font) for char in ALPHABET}
+    drawn = {char: _drawn(char, font, soft) for char in ALPHABET}
     advances = {char: font.getlength(char) for char in ALPHABET}
     codes = tuple("".join(letters) for letters in product(ALPHABET, repeat=CODE_LENGTH))
     lines, ratios = [], []
     for code in codes:
         ink = _set(code, drawn, advances)
-        line = _bounds(ink)
+        line = _bounds(ink, least)
         lines.append(_gridded(ink, line))
         ratios.append((line[2] - line[0]) / (line[3] - line[1]))
     ink = np.stack(lines)
     return _Forms(codes, ink, (ink * ink).sum(axis=1), np.array(ratios, np.float32))
 
 
-def _drawn(char: str, font: ImageFont.FreeTypeFont) -> np.ndarray:
+def _drawn(char: str, font: ImageFont.FreeTypeFont, soft: int) -> np.ndarray:
     """A letter's ink, a little soft as in a crop, `_MARGIN` px around it: float32 HW in [0, 1]."""
     size = (round(font.getlength(char)) + 2 * _MARGIN, round(1.5 * _CAP) + _MARGIN)
     cell = Image.new("L", size)
     stroke = _STROKE * font.size
     ImageDraw.Draw(cell).text((_MARGIN, 0), char, fill=255, font=font, stroke_width=stroke)
-    return np.asarray(cell.filter(ImageFilter.GaussianBlur(_SOFT_PX)), np.float32) / 255
+    return np.asarray(cell.filter(ImageFilter.GaussianBlur(soft)), np.float32) / 255
 
 
 def _set(code: str, drawn: dict[str, np.ndarray], advances: dict[str, float]) -> np.ndarray:
@@ -259,8 +267,8 @@ def _set(code: str, drawn: dict[str, np.ndarray], advances: dict[str, float]) ->
     return ink
 
 
-def _bounds(ink: np.ndarray) -> Piece:
-    """Box of the ink above one half."""
-    xs = np.flatnonzero(ink.max(axis=0) > 0.5)
-    ys = np.flatnonzero(ink.max(axis=1) > 0.5)
+def _bounds(ink: np.ndarray, least: float) -> Piece:
+    """Box of the ink above `least`."""
+    xs = np.flatnonzero(ink.max(axis=0) > least)
+    ys = np.flatnonzero(ink.max(axis=1) > least)
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1

@@ -37,8 +37,8 @@ _SMALL = (
     "There seems to be a {name} here. I zoom in to read it.",
 )
 _AGAIN = (
-    "The writing on the {name} is still unclear; I narrow the box and look again.",
-    "Closer, but the code on the {name} is not certain yet. I adjust the box and zoom once more.",
+    "The writing on the {name} is still unclear; I adjust the box and look again.",
+    "Closer, but the code on the {name} is not certain yet. I move the box a little and zoom once more.",
 )
 _SEARCH = "I do not see the {name} at this size; I search this part of the picture."
 _CONFIRM = "To be sure which one is the {name}, I look at it first."

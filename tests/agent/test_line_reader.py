@@ -80,6 +80,14 @@ def test_a_blank_tag_has_nothing_to_read() -> None:
     assert reading(image, box) == ""
 
 
+@pytest.mark.parametrize("side", [26, 40])
+def test_letters_of_five_pixels_are_read_from_a_first_view(side: int) -> None:
+    image, box = published("hexagon", "orange", "7EK", 100)
+    small = image.resize((4 * side, 320 * side // 100), Image.Resampling.LANCZOS)
+    place = tuple(v * side / 100 for v in box.as_list())
+    assert read_line(np.asarray(small), place) == "7EK"
+
+
 def test_writing_of_a_few_pixels_is_unclear() -> None:
     image, box = published("square", "cyan", "NHM", 15)
     view = zoomed(image, box, 28, 0)
