@@ -38,7 +38,7 @@ _SMALL = (
 )
 _AGAIN = (
     "The writing on the {name} is still unclear; I adjust the box and look again.",
-    "Closer, but the code on the {name} is not certain yet. I move the box a little and zoom once more.",
+    "Closer, but the code on the {name} is not certain yet. I move the box and zoom again.",
 )
 _SEARCH = "I do not see the {name} at this size; I search this part of the picture."
 _CONFIRM = "To be sure which one is the {name}, I look at it first."
@@ -127,21 +127,35 @@ def _nearest(sight: _Sight, named: _Named) -> Script:
     """What is written on the tag nearest to the red star?"""
     name = f"{named['color']} {named['shape']}"
     every = (yield Call("locate", 0, phrase="tag")).candidates
-    alike = [c for c in every if c.color == named["color"]]
-    if not alike:
+    view = sight.views[0]
+    anchor, support = yield from _named(sight, every, _Wanted(name, named["color"], named["shape"]))
+    if anchor is None:
         yield from _say(sight, None, name)
         return
-    anchor = max(alike, key=lambda c: c.belief(named["shape"]))
-    support: tuple[int, ...] = ()
-    view = sight.views[0]
-    if anchor.belief(named["shape"]) < SURE:
-        heard = yield Call("zoom", 0, _CONFIRM.format(name=name), view.to_source(anchor.box), name)
-        support = (heard.index,) if heard.view is not None else ()
     middle = view.to_source(anchor.box).centre
     others = [c for c in every if c is not anchor]
     others.sort(key=lambda c: math.dist(view.to_source(c.box).centre, middle))
     found = yield from _first_clear(sight, others, "tag", None)
     yield from _say(sight, found, f"tag nearest to the {name}", support)
+
+
+def _named(
+    sight: _Sight, every: Sequence[Candidate], wanted: _Wanted
+) -> Generator[Action, Heard, tuple[Candidate | None, tuple[int, ...]]]:
+    """The candidate that is the tag a question names, and the view it took to be sure, if any."""
+    alike = [c for c in every if c.color == wanted.color]
+    for candidate in sorted(alike, key=lambda c: -c.belief(wanted.shape)):
+        if wanted.fits(candidate):
+            return candidate, ()
+        box = sight.views[0].to_source(candidate.box)
+        heard = yield Call("zoom", 0, _CONFIRM.format(name=wanted.label), box, wanted.label)
+        if heard.view is None:
+            continue
+        index = heard.index
+        heard = yield Call("locate", index, phrase=wanted.label)
+        if any(wanted.fits(seen) for seen in heard.candidates):
+            return candidate, (index,)
+    return None, ()
 
 
 def _extreme(sight: _Sight, named: _Named) -> Script:

@@ -78,11 +78,12 @@ def test_killed_workers_lose_no_row_and_double_none(
 @pytest.mark.slow
 def test_a_picture_that_kills_two_workers_is_rejected_and_no_other(bench: Bench) -> None:
     plan = bench.plan()
-    outcome = bench.run_until_done(plan, poison=["e8"])
+    others_are_busy = {"e0": 1.0, "e6": 0.4}
+    outcome = bench.run_until_done(plan, poison=["e6"], delay_s=others_are_busy)
     assert outcome.status == "done"
     crashed = [name for name, reason in rejected(bench).items() if reason == "crashed_worker"]
-    assert crashed == ["e8#0"]
-    assert samples(bench) == expected(24, without=(8,))
+    assert crashed == ["e6#0"]
+    assert samples(bench) == expected(24, without=(6,))
     assert whole(plan)
 
 

@@ -1,7 +1,8 @@
 """Small real workers for the laws of the runners: every way to behave, and to misbehave.
 
 An entry is a number; its unit is `e<index>` and keeps `per_unit` rows, a few of them not.
-Settings: entries, per_unit, pause_s, picture (bytes), poison, hang, bug (keys), mark (folder).
+Settings: per_unit, units_per_entry, picture (times), pause_s, delay_s (by key), mark (a folder);
+poison, hang, freeze, kill_once, bug (lists of keys); broken, lie, extra.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Numbers:
         self._mark("closed")
 
     def _behave(self, key: str) -> None:
-        time.sleep(self.settings.get("pause_s", 0))
+        delay = self.settings.get("delay_s", {})
+        time.sleep(delay.get(key, self.settings.get("pause_s", 0)))
         self._mark(key)
         if key in self.settings.get("poison", ()):
             os._exit(13)

@@ -21,7 +21,7 @@ BUDGETS = (224, 448, 1024)
 Work = tuple[Picture, Prepared]
 
 
-def drawn(number: int, size: tuple[int, int] = (1024, 768)) -> Image.Image:
+def drawn(number: int, size: tuple[int, int] = (1008, 672)) -> Image.Image:
     """A scene of its own seed range."""
     return Image.fromarray(scene(rng_for(77, "test-scene", number), size).image)
 

@@ -79,25 +79,28 @@ def test_permuting_all_truths_changes_no_call_and_no_answer(
     truths = {i: replace(p.truth, sample_id=i) for i, p in zip(ids, moved, strict=True)}
     again = solve_all(solver, told(work[:4], truths))
     assert list(rows(again, "traces")) == list(rows(solved[:4], "traces"))
-    assert not list(rows(again, "trajectories"))
+    same = {
+        i for i, p, q in zip(ids, problems, moved, strict=True) if p.truth.target == q.truth.target
+    }
+    assert len(same) < len(ids) / 2
+    assert {r["sample_id"] for r in rows(again, "trajectories")} <= same
 
 
 def test_a_pattern_that_vanishes_at_the_budget_leaves_the_first_box_unchanged(
     solver: Solver, work: list[Work]
 ) -> None:
-    budget = solver.config.model_copy(
-        update={"task": solver.config.task.model_copy(update={"budgets": (224,)})}
-    )
-    narrow = replace(solver, config=budget)
-    changed = [(p, patterned(d)) for p, d in work[:6]]
-    for (_, before), (_, after) in zip(work[:6], changed, strict=True):
-        assert np.array_equal(
-            first_view(before.image, 224).pixels, first_view(after.image, 224).pixels
-        )
+    task = solver.config.task.model_copy(update={"budgets": (224,)})
+    narrow = replace(solver, config=solver.config.model_copy(update={"task": task}))
+    plain = [(p, drawn_over(d, 0)) for p, d in work[:6]]
+    patterned = [(p, drawn_over(d, 3)) for p, d in work[:6]]
+    for (_, before), (_, after) in zip(plain, patterned, strict=True):
+        views = [first_view(d.image, 224).pixels.astype(int) for d in (before, after)]
+        assert np.abs(views[1] - views[0]).max() <= 1, "more than rounding at the borders"
+        assert np.mean(views[1] != views[0]) < 0.02
         assert not np.array_equal(np.asarray(before.image), np.asarray(after.image))
-    firsts = [first_boxes(solve_all(narrow, w)) for w in (work[:6], changed)]
+    firsts = [first_boxes(solve_all(narrow, work)) for work in (plain, patterned)]
     assert firsts[0] == firsts[1]
-    assert any(box for box in firsts[0].values())
+    assert len(firsts[0]) > 3
 
 
 def test_random_weights_solve_next_to_nothing(solver: Solver, work: list[Work]) -> None:
@@ -113,25 +116,17 @@ def test_random_weights_solve_next_to_nothing(solver: Solver, work: list[Work]) 
     assert kept <= 0.1 * (kept + len(list(rows(tables, "rejected"))))
 
 
-def patterned(prepared: Prepared) -> Prepared:
-    """The picture with a faint one-pixel pattern wherever the small view stays the same."""
-    pixels = np.asarray(prepared.image).astype(np.int16)
-    rows_, cols = np.indices(pixels.shape[:2])
-    sign = np.where((rows_ + cols) % 2, 1, -1)[..., None]
-    plain = first_view(prepared.image, 224).pixels
-    mask = np.ones(pixels.shape[:2], bool)
-    for _ in range(40):
-        image = Image.fromarray(
-            np.clip(pixels + 3 * sign * mask[..., None], 0, 255).astype(np.uint8)
-        )
-        differs = (first_view(image, 224).pixels != plain).any(axis=2)
-        if not differs.any():
-            return replace(prepared, image=image, problems=shown(prepared, image))
-        spread = Image.fromarray(differs).resize(prepared.image.size, Image.Resampling.BOX)
-        grown = np.asarray(spread.convert("L").resize(prepared.image.size)) > 0
-        mask &= ~np.roll(np.roll(grown, 8, 0) | np.roll(grown, -8, 0) | grown, 8, 1)
-        mask &= ~(grown | np.roll(grown, -8, 1) | np.roll(grown, 8, 1))
-    raise AssertionError("no pattern vanishes")
+def drawn_over(prepared: Prepared, depth: int) -> Prepared:
+    """The picture with a one-pixel chequered pattern of `depth` levels over all of it.
+
+    The first view is a quarter as wide and high: there the pattern's halves cancel, but for what
+    rounding leaves at the borders.
+    """
+    pixels = np.clip(np.asarray(prepared.image).astype(np.int16), 4, 251)
+    rows_, columns = np.indices(pixels.shape[:2])
+    sign = np.where((rows_ + columns) % 2, depth, -depth)[..., None]
+    image = Image.fromarray((pixels + sign).astype(np.uint8))
+    return replace(prepared, image=image, problems=shown(prepared, image))
 
 
 def shown(prepared: Prepared, image: Image.Image) -> tuple[Problem, ...]:
