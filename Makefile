@@ -59,7 +59,7 @@ bench: $(VENV)/.installed-dev ## measurements (docs/benchmarks.md says what they
 	$(BIN)/pytest -q -s -p no:xdist --timeout 3600 -m bench
 
 survive: $(VENV)/.installed-dev ## kill processes at random moments and count the rows
-	$(BIN)/pytest -q -p no:xdist --timeout 3600 -m survive
+	$(BIN)/pytest -q -p no:xdist --timeout 3600 -m "slow or survive"
 
 fuzz: $(VENV)/.installed-dev ## hostile inputs
 	$(BIN)/pytest -q -p no:xdist --timeout 3600 -m fuzz

@@ -83,10 +83,11 @@ def spots(pixels: np.ndarray, colors: tuple[str, ...], limit: int) -> list[Spot]
 
 def _hue_chroma(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hue angle in radians, chroma and value in [0, 1], each float32 HW."""
-    rgb = pixels.astype(np.float32) / 255
-    alpha = rgb[..., 0] - (rgb[..., 1] + rgb[..., 2]) / 2
-    beta = np.float32(3**0.5 / 2) * (rgb[..., 1] - rgb[..., 2])
-    return np.arctan2(beta, alpha), np.hypot(alpha, beta), rgb.max(axis=2)
+    red, green, blue = (np.ascontiguousarray(pixels[..., c]) / np.float32(255) for c in range(3))
+    alpha = red - (green + blue) / 2
+    beta = np.float32(3**0.5 / 2) * (green - blue)
+    value = np.maximum(np.maximum(red, green), blue)
+    return np.arctan2(beta, alpha), np.hypot(alpha, beta), value
 
 
 @cache

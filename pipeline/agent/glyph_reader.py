@@ -23,6 +23,8 @@ SQUEEZES = (1.0, 0.9, 0.8)
 """How far a code may have been condensed to fit its shape."""
 MATCH_CLEAR = 0.77
 """Least correlation with its form that every character of a clear reading has."""
+MATCH_PLAIN = 0.9
+"""Correlation from which on no other squeeze is tried, given twice the lead that is needed."""
 MARGIN_CLEAR = 0.05
 """Least lead over any other form in its place."""
 
@@ -76,8 +78,11 @@ def _read(view: np.ndarray, box: ViewBox) -> Reading:
     side = min(box[2] - box[0], box[3] - box[1])
     gray, inner = _cut(view, box)
     blur = round(2 * 0.45 * SIDE / side) / 2
-    lines = [_decode(_canonical(gray, inner, squeeze), blur) for squeeze in SQUEEZES]
-    best = max(lines, key=lambda line: line.score)
+    best = _Line("", -1.0, -1.0, -1.0)
+    for squeeze in SQUEEZES:
+        best = max(best, _decode(_canonical(gray, inner, squeeze), blur), key=lambda at: at.score)
+        if best.match >= MATCH_PLAIN and best.margin >= 2 * MARGIN_CLEAR:
+            break
     clear = min(best.match / MATCH_CLEAR, best.margin / MARGIN_CLEAR)
     confidence = float(np.clip(clear / 2, 0.0, 1.0))
     return Reading(best.code if clear >= 1 else "", confidence, best.code)
@@ -139,12 +144,13 @@ def _correlate(ink: np.ndarray, forms: _Forms) -> np.ndarray:
     raw = np.fft.irfft2(spectrum * forms.spectra, _FFT)[:, :rows, :cols]
     out = np.zeros(raw.shape, np.float32)
     sums, squares = _integral(ink - ink.mean()), _integral((ink - ink.mean()) ** 2)
-    for glyph, (h, w) in enumerate(forms.sizes):
+    for h, w in set(forms.sizes):
         total, energy = _windows(sums, h, w), _windows(squares, h, w)
         deviation = np.sqrt(np.maximum(energy - total**2 / (h * w), 0.0))
-        floor = _MIN_CONTRAST * (h * w) ** 0.5
+        scale = np.maximum(deviation, _MIN_CONTRAST * (h * w) ** 0.5)
+        glyphs = [g for g, size in enumerate(forms.sizes) if size == (h, w)]
         y, x = deviation.shape
-        out[glyph, :y, :x] = raw[glyph, :y, :x] / np.maximum(deviation, floor)
+        out[glyphs, :y, :x] = raw[glyphs, :y, :x] / scale
     return out[:, : rows - min(h for h, _ in forms.sizes) + 1]
 
 
@@ -161,7 +167,8 @@ def _best_line(match: np.ndarray, forms: _Forms) -> _Line:
     ahead = [match]
     for _ in range(LENGTH - 1):
         best = _spread(ahead[0].max(axis=0))
-        follow = np.stack([_shifted(best, advance) for advance in forms.advances])
+        padded = np.pad(best, ((0, 0), (0, max(forms.advances))), constant_values=-1.0)
+        follow = np.stack([padded[:, a : a + best.shape[1]] for a in forms.advances])
         ahead.insert(0, match + follow)
     top = np.unravel_index(int(ahead[0].argmax()), match.shape)
     glyph, row, col = (int(index) for index in top)
@@ -181,13 +188,8 @@ def _best_line(match: np.ndarray, forms: _Forms) -> _Line:
 def _spread(best: np.ndarray) -> np.ndarray:
     """Each place's best within `_SLACK` columns."""
     padded = np.pad(best, ((0, 0), (_SLACK, _SLACK)), constant_values=-1.0)
-    return np.lib.stride_tricks.sliding_window_view(padded, 2 * _SLACK + 1, axis=1).max(axis=-1)
-
-
-def _shifted(best: np.ndarray, advance: int) -> np.ndarray:
-    out = np.full(best.shape, -1.0, best.dtype)
-    out[:, :-advance] = best[:, advance:]
-    return out
+    reach = [padded[:, shift : shift + best.shape[1]] for shift in range(2 * _SLACK + 1)]
+    return np.maximum.reduce(reach)
 
 
 def _next_column(scores: np.ndarray, expected: int) -> int:
