@@ -41,9 +41,10 @@ _AGAIN = (
     "Closer, but the code on the {name} is not certain yet. I move the box and zoom again.",
 )
 _SEARCH = "I do not see the {name} at this size; I search this part of the picture."
+_THERE = "There is the {name}; I look straight at it."
 _CONFIRM = "To be sure which one is the {name}, I look at it first."
 
-_WORDING = (*_SMALL, *_AGAIN, _SEARCH, _CONFIRM)
+_WORDING = (*_SMALL, *_AGAIN, _SEARCH, _THERE, _CONFIRM)
 
 Script = Generator[Action, Heard, None]
 _Named = dict[str, str]
@@ -220,12 +221,18 @@ def _search(sight: _Sight, name: str, shape: str) -> Generator[Action, Heard, _F
     """Look at the quarters of the picture one after another."""
     wanted = _Wanted(name, name.split()[0], shape)
     for quarter in _quarters(sight.views[0].observation.region):
-        found = yield from _look(sight, 0, quarter, wanted, _SEARCH.format(name=name))
-        if isinstance(found, Box):
-            thought = sight.wording(_SMALL, name)
-            found = yield from _look(sight, len(sight.views) - 1, found, wanted, thought)
-        if isinstance(found, _Found):
-            return found
+        seen = yield from _look(sight, 0, quarter, wanted, _SEARCH.format(name=name))
+        if seen is None:
+            continue
+        if isinstance(seen, _Found):
+            box, thought = seen.box, _THERE.format(name=name)
+        else:
+            box, thought = seen, sight.wording(_SMALL, name)
+        closer = yield from _look(sight, len(sight.views) - 1, box, wanted, thought)
+        if isinstance(closer, _Found):
+            return closer
+        if isinstance(seen, _Found):
+            return seen
     return None
 
 
