@@ -16,7 +16,7 @@ from tests.bench.test_row_cost import report
 pytestmark = pytest.mark.bench
 
 _PLAN = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 from pipeline.runner.driver import Driver
 from pipeline.runner.storage import storage_at
@@ -31,7 +31,7 @@ listing = write_listing(entries, run_dir / "listing")
 listed = time.perf_counter() - started
 plan = Plan(str(run_dir), "bench", "trajectories", listing.count, shards=64)
 Driver(plan, storage_at(str(run_dir)), None)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 print(names, listed, peak // 1024)
 """
 
