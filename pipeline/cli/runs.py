@@ -59,7 +59,7 @@ def sql(
 
     with _connect(runs_dir, run) as connection:
         try:
-            _write(connection.execute(query), Format.json if json else format)
+            _write(_asked(connection, query, runs_dir, run), Format.json if json else format)
             if save is not None:
                 _save(connection, query, save)
         except duckdb.Error as error:
@@ -99,12 +99,30 @@ def show(
 def _connect(runs_dir: str, run: str | None = None) -> duckdb.DuckDBPyConnection:
     from manifests.database import connect
 
-    if run is None:
-        return connect(runs_dir)
-    if "://" in runs_dir:
-        return connect(runs_dir, run)
+    return connect(*_place(runs_dir, run))
+
+
+def _place(runs_dir: str, run: str | None) -> tuple[str, str | None]:
+    """The runs directory and the run's id, whichever way the run was named."""
+    if run is None or "://" in runs_dir:
+        return runs_dir, run
     found = find_run(runs_dir, run)
-    return connect(str(found.parent), found.name)
+    return str(found.parent), found.name
+
+
+def _asked(
+    connection: duckdb.DuckDBPyConnection, query: str, runs_dir: str, run: str | None
+) -> duckdb.DuckDBPyConnection:
+    """The answer to a query; asked again when a run that ended meanwhile moved its files."""
+    import duckdb
+
+    from manifests.database import refresh
+
+    try:
+        return connection.execute(query)
+    except duckdb.IOException:
+        refresh(connection, *_place(runs_dir, run))
+        return connection.execute(query)
 
 
 def _write(answer: duckdb.DuckDBPyConnection, format: Format) -> None:
