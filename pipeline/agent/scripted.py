@@ -23,6 +23,8 @@ READABLE_PX = 22
 """A tag narrower than this in a view is not worth reading there."""
 SURE = 0.5
 """Belief in a shape from which on a candidate is taken for the tag asked for."""
+SAME = 0.4
+"""IoU from which on what is found in a view is what was zoomed, and not a part of it."""
 UNKNOWN = "unknown"
 
 _TAG = rf"(?P<color>{'|'.join(COLORS)}) (?P<shape>{'|'.join(SHAPES)})"
@@ -198,30 +200,42 @@ def _examine(
 
 
 def _look(
-    sight: _Sight, view: int, box: Box, wanted: _Wanted, thought: str
+    sight: _Sight, view: int, box: Box, wanted: _Wanted, thought: str, *, search: bool = False
 ) -> Generator[Action, Heard, _Found | Box | None]:
-    """Zoom and read: what was found, or a better box when the writing is unclear, or nothing."""
+    """Zoom and read: what was found, or a better box when the writing is unclear, or nothing.
+
+    Where only fragments are found, the box that was zoomed is read; not so in a `search`, where
+    the box is a part of the picture and no tag.
+    """
     heard = yield Call("zoom", view, thought, box, wanted.label)
     if heard.view is None:
         return None
     seen, index = heard.view, heard.index
     heard = yield Call("locate", index, phrase=wanted.label)
     fitting = [c for c in heard.candidates if wanted.fits(c)]
-    if not fitting:
+    if fitting:
+        tight = seen.to_source(max(fitting, key=lambda c: c.belief(wanted.shape) * c.side).box)
+    elif search or any(seen.to_source(c.box).iou(box) >= SAME for c in heard.candidates):
         return None
-    tight = seen.to_source(max(fitting, key=lambda c: c.belief(wanted.shape) * c.side).box)
+    else:
+        tight = box
     heard = yield Call("read", index, box=tight, phrase=wanted.label)
     if heard.reading and heard.reading.clear:
-        return sight.keep(_Found(heard.reading.text, index, tight))
+        found = _Found(heard.reading.text, index, tight)
+        return found if search else sight.keep(found)
     adjusted = yield Call("adjust_box", index, box=tight, instruction="fit")
     return adjusted.box
 
 
 def _search(sight: _Sight, name: str, shape: str) -> Generator[Action, Heard, _Found | None]:
-    """Look at the quarters of the picture one after another."""
+    """Look at the quarters of the picture one after another, then straight at what one shows.
+
+    What cannot be read again from that closer look does not count as found.
+    """
     wanted = _Wanted(name, name.split()[0], shape)
     for quarter in _quarters(sight.views[0].observation.region):
-        seen = yield from _look(sight, 0, quarter, wanted, _SEARCH.format(name=name))
+        thought = _SEARCH.format(name=name)
+        seen = yield from _look(sight, 0, quarter, wanted, thought, search=True)
         if seen is None:
             continue
         if isinstance(seen, _Found):
@@ -231,8 +245,6 @@ def _search(sight: _Sight, name: str, shape: str) -> Generator[Action, Heard, _F
         closer = yield from _look(sight, len(sight.views) - 1, box, wanted, thought)
         if isinstance(closer, _Found):
             return closer
-        if isinstance(seen, _Found):
-            return seen
     return None
 
 
