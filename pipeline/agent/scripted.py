@@ -25,6 +25,8 @@ SURE = 0.5
 """Belief in a shape from which on a candidate is taken for the tag asked for."""
 SAME = 0.4
 """IoU from which on what is found in a view is what was zoomed, and not a part of it."""
+PLAIN = 0.56
+"""Confidence from which on a reading made while searching stands by itself."""
 UNKNOWN = "unknown"
 
 _TAG = rf"(?P<color>{'|'.join(COLORS)}) (?P<shape>{'|'.join(SHAPES)})"
@@ -222,7 +224,8 @@ def _look(
     heard = yield Call("read", index, box=tight, phrase=wanted.label)
     if heard.reading and heard.reading.clear:
         found = _Found(heard.reading.text, index, tight)
-        return found if search else sight.keep(found)
+        plain = not search or heard.reading.confidence >= PLAIN
+        return sight.keep(found) if plain else found
     adjusted = yield Call("adjust_box", index, box=tight, instruction="fit")
     return adjusted.box
 
@@ -230,7 +233,7 @@ def _look(
 def _search(sight: _Sight, name: str, shape: str) -> Generator[Action, Heard, _Found | None]:
     """Look at the quarters of the picture one after another, then straight at what one shows.
 
-    What cannot be read again from that closer look does not count as found.
+    What cannot be read again from that closer look is found only if there is no look left for it.
     """
     wanted = _Wanted(name, name.split()[0], shape)
     for quarter in _quarters(sight.views[0].observation.region):

@@ -75,7 +75,7 @@ def test_the_same_tag_needs_no_look_at_a_larger_budget() -> None:
 
 def test_a_tag_outshone_in_the_first_view_is_searched_for_part_by_part() -> None:
     bright = tag("blue square", "HHH", (60, 60), 500)
-    faint = tag("blue star", "K74", (1290, 900), 70)
+    faint = tag("blue star", "K74", (1290, 900), 84)
     done = solved(read("blue star"), 336, (bright, faint), size=(1600, 1200))
     path = done.trajectory
     assert path.answer == "K74"
