@@ -121,7 +121,7 @@ def test_a_worker_of_another_kind_is_refused(bench: Bench) -> None:
 def test_stop_drains_and_the_same_plan_continues(bench: Bench) -> None:
     plan = bench.plan()
     stop, listen = stop_after(2)
-    outcome = bench.run(plan, pause_s=0.05, stop=stop, on_event=listen)
+    outcome = bench.run(plan, pause_s=0.4, stop=stop, on_event=listen)
     assert outcome.status == "interrupted"
     assert 0 < outcome.kept < len(expected(24))
     assert len(samples(bench)) == outcome.kept
