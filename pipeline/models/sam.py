@@ -53,20 +53,25 @@ class Embedding:
 
     features: torch.Tensor
     """float32 (1, C, g, g) over the padded square."""
-    size: Size
-    """(width, height) of the image."""
-    side: int
-    """Side of the padded square, encoder pixels."""
+    image: np.ndarray
+    """The image, uint8 HWC."""
+    square: sam_masks.Square
+    """How it lies in the padded square."""
+
+    @property
+    def size(self) -> Size:
+        """(width, height) of the image."""
+        return self.square.size
+
+    @property
+    def side(self) -> int:
+        """Side of the padded square, encoder pixels."""
+        return self.square.side
 
     @property
     def scale(self) -> float:
         """Encoder pixels for each image pixel."""
         return self.side / max(self.size)
-
-    @property
-    def inner(self) -> Size:
-        """(width, height) of the image inside the padded square, encoder pixels."""
-        return inner_size(self.size, self.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ class Segmenter:
         """SHA-256 (hex) of the checkpoint's file."""
         self.side: int = model.image_encoder.img_size
         """Side of the encoder's square, pixels."""
+        self.edge_radius = ARCHITECTURES[variant].edge_radius
+        """Reach of the guided filter in cells of the mask map; 0 for none."""
 
     @torch.inference_mode()
     def embed(self, image: np.ndarray) -> Embedding:
@@ -113,11 +120,12 @@ class Segmenter:
             raise ConfigError(f"An image is uint8 (H, W, 3), not {image.dtype} {image.shape}.")
         size = (image.shape[1], image.shape[0])
         inner = inner_size(size, self.side)
+        seen = image
         if inner != size:
-            image = np.asarray(Image.fromarray(image).resize(inner, Image.Resampling.BILINEAR))
-        pixels = torch.from_numpy(np.array(image)).to(self.model.device).permute(2, 0, 1).float()
+            seen = np.asarray(Image.fromarray(image).resize(inner, Image.Resampling.BILINEAR))
+        pixels = torch.from_numpy(np.array(seen)).to(self.model.device).permute(2, 0, 1).float()
         features = self.model.image_encoder(self.model.preprocess(pixels)[None])
-        return Embedding(features, size, self.side)
+        return Embedding(features, image, sam_masks.Square(self.side, inner, size))
 
     @torch.inference_mode()
     def predict(
@@ -145,9 +153,14 @@ class Segmenter:
 
     @torch.inference_mode()
     def masks(self, embedding: Embedding, logits: np.ndarray) -> np.ndarray:
-        """Masks of the whole image, bool (N, H, W), for chosen maps (N, h, w)."""
-        maps = torch.as_tensor(logits)
-        return sam_masks.enlarged(maps, self.side, embedding.inner, embedding.size).numpy()
+        """Masks of the whole image, bool (N, H, W), for chosen maps (N, h, w).
+
+        The pocket model's coarse maps are drawn to the picture's edges by a guided filter.
+        """
+        maps, square = torch.as_tensor(logits), embedding.square
+        if not self.edge_radius:
+            return sam_masks.masks_of(maps, square).numpy()
+        return sam_masks.guided_masks(maps, square, embedding.image, self.edge_radius).numpy()
 
     @torch.inference_mode()
     def boxes(self, embedding: Embedding, logits: np.ndarray) -> np.ndarray:
@@ -155,7 +168,7 @@ class Segmenter:
 
         Cheap: nothing is enlarged. A map without a mask has a row of NaN.
         """
-        maps = _inside(torch.as_tensor(logits), embedding)
+        maps = embedding.square.inside(torch.as_tensor(logits))
         cell = self.side / logits.shape[-1] / embedding.scale
         boxes = sam_masks.map_boxes(maps) * cell
         return boxes.clamp(max=torch.tensor(embedding.size * 2)).numpy()
@@ -182,7 +195,7 @@ class Segmenter:
         prediction = self.predict(embedding, points=asked, multimask=True)
         maps = torch.from_numpy(prediction.logits).flatten(0, 1)
         scores = torch.from_numpy(prediction.ious).flatten()
-        inside = _inside(maps, embedding)
+        inside = embedding.square.inside(maps)
         stable = sam_masks.stability(inside)
         area = (inside > 0).float().mean((1, 2))
         good = (scores >= min_score) & (stable >= min_stability)
@@ -251,10 +264,3 @@ def _rows(prompts: ArrayLike | None, columns: int, embedding: Embedding) -> torc
     if rows.ndim != 2 or rows.shape[1] != columns or not np.isfinite(rows).all():
         raise ConfigError(f"Prompts are (N, {columns}) finite numbers, not {rows.shape}.")
     return torch.from_numpy(rows * np.float32(embedding.scale))
-
-
-def _inside(maps: torch.Tensor, embedding: Embedding) -> torch.Tensor:
-    """The part of maps (N, h, w) that is image, without the padding."""
-    cells = maps.shape[-1] / embedding.side
-    width, height = (-(-int(side * cells * 64) // 64) for side in embedding.inner)
-    return maps[:, :height, :width]

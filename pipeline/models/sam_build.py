@@ -30,6 +30,10 @@ class Architecture:
     decoder_heads: int = 8
     decoder_mlp: int = 2048
     mask_channels: int = 16
+    stem: tuple[int, ...] = ()
+    """Channels of a convolutional stem beside the patch embedding, each halving the side."""
+    edge_radius: int = 0
+    """Reach of the guided filter that draws masks to the picture's edges, cells of the map."""
 
 
 ARCHITECTURES = {
@@ -44,6 +48,8 @@ ARCHITECTURES = {
         decoder_heads=2,
         decoder_mlp=256,
         mask_channels=8,
+        stem=(16, 32, 64),
+        edge_radius=2,
     ),
     "vit_b": Architecture(768, 12, 12, (2, 5, 8, 11)),
     "vit_l": Architecture(1024, 24, 16, (5, 11, 17, 23)),
@@ -73,6 +79,8 @@ def build(variant: str) -> Any:
         window_size=a.window,
         global_attn_indexes=a.global_blocks,
     )
+    if a.stem:
+        encoder.patch_embed = _Stemmed(encoder.patch_embed, a.stem, a.width)
     prompts = modeling.PromptEncoder(
         embed_dim=a.decoder_width,
         image_embedding_size=(grid, grid),
@@ -93,3 +101,25 @@ def build(variant: str) -> Any:
         iou_head_hidden_dim=a.decoder_width,
     )
     return modeling.Sam(encoder, prompts, decoder, list(PIXEL_MEAN), list(PIXEL_STD)).eval()
+
+
+class _Stemmed(torch.nn.Module):
+    """A patch embedding to which a stem of small strided convolutions is added.
+
+    Early convolutions let a small transformer learn from far fewer pictures (Xiao et al. 2021,
+    arXiv 2106.14881).
+    """
+
+    def __init__(self, patches: torch.nn.Module, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.patches = patches
+        layers: list[torch.nn.Module] = []
+        for before, after in zip((3, *channels), (*channels, width), strict=True):
+            layers.append(torch.nn.Conv2d(before, after, 3, stride=2, padding=1))
+            if after != width:
+                layers += [torch.nn.GroupNorm(4, after), torch.nn.GELU()]
+        self.stem = torch.nn.Sequential(*layers)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Patches (B, g, g, width) of pictures (B, 3, H, W)."""
+        return self.patches(pixels) + self.stem(pixels).permute(0, 2, 3, 1)

@@ -6,8 +6,15 @@ the mask where its logit is above 0. Nothing here knows a model.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+
+from pipeline.geometry import Size
+from pipeline.models import guided_edges
 
 
 def stability(logits: torch.Tensor, offset: float = 1.0) -> torch.Tensor:
@@ -63,22 +70,62 @@ def _crossing(profile: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return torch.where(index == 0, torch.zeros_like(inner), index + 0.5 - step)
 
 
-def enlarged(
-    logits: torch.Tensor, side: int, inner: tuple[int, int], size: tuple[int, int]
-) -> torch.Tensor:
-    """Masks of the whole image, bool (N, height, width).
+@dataclass(frozen=True, slots=True)
+class Square:
+    """How an image lies in the padded square that the encoder saw; sizes are (width, height)."""
 
-    `side`: of the padded square in encoder pixels · `inner`: (width, height) of the part of it that
-    is image · `size`: (width, height) of the image.
-    """
-    masks = torch.empty((len(logits), size[1], size[0]), dtype=torch.bool)
+    side: int
+    """Encoder pixels."""
+    inner: Size
+    """The part that is image, encoder pixels."""
+    size: Size
+    """The image itself, pixels."""
+
+    def inside(self, maps: torch.Tensor) -> torch.Tensor:
+        """The cells of maps (N, h, w) over the square that show some of the image."""
+        cell = self.side // maps.shape[-1]
+        width, height = (-(-length // cell) for length in self.inner)
+        return maps[:, :height, :width]
+
+    def enlarged(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (N, h, w) over the square, at the image's own pixels: (N, height, width)."""
+        square = _resized(maps, (self.side, self.side))
+        return _resized(square[:, : self.inner[1], : self.inner[0]], self.size[::-1])
+
+    def guide(self, image: np.ndarray, cells: int) -> torch.Tensor:
+        """The image's mean colour in [0, 1] in each cell that `inside` leaves: (3, h, w)."""
+        small = Image.fromarray(image).resize(self.inner, Image.Resampling.BOX)
+        right, below = (self.side - length for length in self.inner)
+        square = np.pad(np.asarray(small), ((0, below), (0, right), (0, 0)), mode="edge")
+        colors = torch.from_numpy(square).permute(2, 0, 1).float().div(255)
+        return self.inside(F.avg_pool2d(colors, self.side // cells))
+
+
+def masks_of(logits: torch.Tensor, square: Square) -> torch.Tensor:
+    """Masks of the whole image, bool (N, height, width), of maps (N, h, w)."""
+    masks = torch.empty((len(logits), *square.size[::-1]), dtype=torch.bool)
     for mask, logit in zip(masks, logits, strict=True):
-        square = _resized(logit, (side, side))
-        mask.copy_(_resized(square[: inner[1], : inner[0]], (size[1], size[0])) > 0)
+        mask.copy_(square.enlarged(logit[None])[0] > 0)
     return masks
 
 
-def _resized(plane: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    if plane.shape == shape:
-        return plane
-    return F.interpolate(plane[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
+def guided_masks(
+    logits: torch.Tensor, square: Square, image: np.ndarray, radius: int
+) -> torch.Tensor:
+    """As `masks_of`, with edges that follow the image's (uint8 HWC) within `radius` cells."""
+    cells = logits.shape[-1]
+    guide = square.guide(image, cells)
+    lines = guided_edges.fitted(square.inside(logits).sigmoid(), guide, radius)
+    right, below = (cells - length for length in lines.shape[:1:-1])
+    lines = F.pad(lines, (0, right, 0, below), mode="replicate")
+    picture = torch.from_numpy(image.copy()).permute(2, 0, 1).float().div(255)
+    masks = torch.empty((len(logits), *square.size[::-1]), dtype=torch.bool)
+    for mask, line in zip(masks, lines, strict=True):
+        mask.copy_(guided_edges.applied(square.enlarged(line), picture) > 0.5)
+    return masks
+
+
+def _resized(planes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    if planes.shape[1:] == shape:
+        return planes
+    return F.interpolate(planes[None], shape, mode="bilinear", align_corners=False)[0]

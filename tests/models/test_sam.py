@@ -131,7 +131,7 @@ def test_the_automatic_search_finds_what_was_planted(
 def test_where_an_image_is_in_the_padded_square(untrained: sam.Segmenter) -> None:
     for height, width in ((50, 100), (300, 90), (256, 256), (1, 7), (900, 1)):
         embedding = untrained.embed(np.zeros((height, width, 3), np.uint8))
-        assert max(embedding.inner) == 256
+        assert max(embedding.square.inner) == 256
         assert embedding.features.shape == (1, 64, 16, 16)
         logits = np.full((1, 64, 64), 5, np.float32)
         masks = untrained.masks(embedding, logits)
