@@ -51,7 +51,57 @@ class Task(_Settings):
 class Policy(_Settings):
     """Who plans, reads and answers."""
 
-    kind: Literal["scripted"] = "scripted"
+    kind: Literal["scripted", "endpoint", "local", "auto"] = "scripted"
+    """`endpoint`: a server that speaks the OpenAI protocol; `local`: a transformers model in the
+    worker; `auto`: a server found on the usual local ports."""
+    model: str | None = None
+    """The server's name for the model, or for `local` a folder or a Hub id; None: the only one."""
+    family: str | None = None
+    """Which coordinates the model speaks, such as `qwen2.5-vl`; None: told by its name."""
+    profile: Literal["cof-v2", "cof-v1"] = "cof-v2"
+    """Form of the turns, where tools are not called natively."""
+    native_tools: bool = False
+    """Use the server's own tool calling instead of the text protocol."""
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=16)
+    """Of each reply."""
+    critic: Literal["blind", "informed"] = "blind"
+    """Who may send an answer back: `informed` has seen the truth and must not tell it."""
+
+
+class Endpoint(_Settings):
+    """How a server is reached; never what comes of it. Keys are never settings."""
+
+    urls: tuple[str, ...] = ()
+    """Base URLs such as `http://127.0.0.1:8000/v1`; requests on one picture prefer one of them."""
+    urls_file: str | None = None
+    """A file with one base URL a line, read again while the run goes on."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key."""
+    key_file: str | None = None
+    """File that holds the key; goes before `key_env`."""
+    in_flight: int = Field(256, ge=1)
+    """Requests under way at a time, at most, for each worker."""
+    deadline_s: float = Field(120.0, gt=0)
+    """For one try."""
+    tries: int = Field(6, ge=1)
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        """One URL, or several with commas, as well as a list."""
+        return tuple(u.strip() for u in value.split(",")) if isinstance(value, str) else value
+
+
+class Price(_Settings):
+    """What a model costs: by tokens, or by the hours of the GPUs that serve it."""
+
+    input_usd: float | None = Field(None, ge=0)
+    """For a million tokens."""
+    output_usd: float | None = Field(None, ge=0)
+    gpu_hour_usd: float | None = Field(None, ge=0)
+    gpus: int = Field(1, ge=1)
 
 
 class Segmenter(_Settings):
@@ -103,6 +153,9 @@ class Config(_Settings):
     seed: int = 0
     task: Task = Task()
     policy: Policy = Policy()
+    endpoint: Endpoint = Endpoint()
+    prices: dict[str, Price] = {}
+    """By model name."""
     segmenter: Segmenter = Segmenter()
     episode: Episode = Episode()
     run: Run = Run()
@@ -114,7 +167,7 @@ class Config(_Settings):
 
     def semantic(self) -> dict[str, Any]:
         """The settings that change what is made; where it lies and how fast is left out."""
-        return self.model_dump(mode="json", exclude={"run", "budget", "source"})
+        return self.model_dump(mode="json", exclude={"run", "budget", "source", "endpoint", "prices"})
 
 
 _FLAGS = {
