@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+SERVE  := .venv-serve
 RUNS   ?= runs
 DEMO   := --shards 64 --set task.budgets=224,672,1024,1920
 LIGHT  := not slow and not survive and not fuzz and not bench
@@ -10,10 +11,10 @@ LIGHT  := not slow and not survive and not fuzz and not bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast check bench survive fuzz clean
+.PHONY: help demo test fast check bench survive fuzz serve-env clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -63,6 +64,16 @@ survive: $(VENV)/.installed-dev ## kill processes at random moments and count th
 
 fuzz: $(VENV)/.installed-dev ## hostile inputs
 	$(BIN)/pytest -q -p no:xdist --timeout 3600 -m fuzz
+
+# torchvision stays out of $(VENV): beside a CPU-only torch it breaks transformers' own imports. One
+# pip command with torch's cap, so that a second, larger build of torch is not drawn in.
+serve-env: ## .venv-serve with `transformers serve`, for tests/agent/test_serve.py
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/pip install --quiet 'torch>=2.6,<2.14' 'torchvision>=0.21,<0.29' \
+	  'transformers[serving]>=5.19,<5.24' jinja2 pillow
+	site=$$($(SERVE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  cp tests/agent/torchvision_on_cpu.py "$$site" && \
+	  echo 'import torchvision_on_cpu' > "$$site/torchvision_on_cpu.pth"
 
 clean: ## remove the environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

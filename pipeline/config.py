@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -66,6 +67,8 @@ class Policy(_Settings):
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(1024, ge=16)
     """Of each reply."""
+    device: str = "cpu"
+    """Where a `local` model runs."""
     critic: Literal["blind", "informed"] = "blind"
     """Who may send an answer back: `informed` has seen the truth and must not tell it."""
 
@@ -92,6 +95,18 @@ class Endpoint(_Settings):
     def _one(cls, value: Any) -> Any:
         """One URL, or several with commas, as well as a list."""
         return tuple(u.strip() for u in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("urls")
+    @classmethod
+    def _without_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """A URL ends up in `run.json`: no password, no query."""
+        for url in value:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("an endpoint is an http or https URL")
+            if parts.username or parts.password or parts.query:
+                raise ValueError("a key goes into the environment or a file, never into a URL")
+        return value
 
 
 class Price(_Settings):
@@ -120,6 +135,7 @@ class Episode(_Settings):
     looks: int = Field(5, ge=0)
     turns: int = Field(60, ge=2)
     objections: int = Field(2, ge=0)
+    slips: int = Field(3, ge=0)
 
 
 class Run(_Settings):
@@ -167,7 +183,8 @@ class Config(_Settings):
 
     def semantic(self) -> dict[str, Any]:
         """The settings that change what is made; where it lies and how fast is left out."""
-        return self.model_dump(mode="json", exclude={"run", "budget", "source", "endpoint", "prices"})
+        left_out = {"run", "budget", "source", "endpoint", "prices"}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 _FLAGS = {

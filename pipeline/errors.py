@@ -7,6 +7,7 @@ CofpipeError
 ├── InvalidBox       a box that names no pixels of its picture: an error observation
 ├── GrammarError     text that is not a turn of its profile
 ├── ModelError       a model or an endpoint is broken, after retries (exit 1)
+│   └── ContextOverflow  more than the model can take at once: a rejection of that sample
 ├── BudgetReached    money, tokens or hours are spent (exit 4)
 └── CheckFailed      a proof did not hold (exit 5)
 
@@ -66,6 +67,10 @@ class GrammarError(CofpipeError, ValueError):
 
 class ModelError(CofpipeError):
     """A model or an endpoint that keeps failing; never a score, never a rejection."""
+
+
+class ContextOverflow(ModelError):
+    """A request that is too long or too large for the model."""
 
 
 class BudgetReached(CofpipeError):

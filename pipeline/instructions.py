@@ -65,10 +65,10 @@ them before you. Then finish with
 def instructions(profile: Profile, frame: Frame) -> str:
     """The system message for a profile, and for boxes in the numbers of `frame`."""
     form = _FORMS[known_profile(profile)]
-    return f"{_TASK}\n\n{form}\n\nA box is [left, top, right, bottom] {_convention(frame)}."
+    return f"{_TASK}\n\n{form}\n\nA box is [left, top, right, bottom] {convention(frame)}."
 
 
-def _convention(frame: Frame) -> str:
+def convention(frame: Frame) -> str:
     """In what numbers boxes of `frame` are written, as words."""
     if frame.view is not None:
         return f"in pixels of the first picture, which is {frame.view[0]} x {frame.view[1]}"

@@ -7,7 +7,7 @@ what was kept and on nothing else, so a run's rows do not depend on who made the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -35,6 +35,41 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """Follows the last unit of a listing row, or stands alone for a row without units."""
+
+    entry: int
+    """The listing row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What model calls have cost; calls without a price count as tokens only."""
+
+    usd: float = 0.0
+    tokens: int = 0
+    """In and out together."""
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.usd + other.usd, self.tokens + other.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What an attempt may spend of the run's budgets; None is no limit."""
+
+    usd: float | None = None
+    tokens: int | None = None
+    until: float | None = None
+    """Seconds since 1970."""
+
+    def covers(self, spent: Spent) -> bool:
+        """Whether something is left of the money and of the tokens."""
+        usd = self.usd is None or spent.usd < self.usd
+        return usd and (self.tokens is None or spent.tokens < self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What a worker may do now: one attempt at the rest of one shard."""
 
@@ -49,12 +84,41 @@ class Grant:
     """Kept rows this shard may still add; None is no limit."""
     crashed: frozenset[str] = frozenset()
     """Units at which two workers died or more: to be rejected as `crashed_worker`."""
+    doubted: frozenset[str] = frozenset()
+    """Units that were open when a worker died, one of them perhaps to blame."""
     skip: int = 0
     """Units of row `start` that are committed already."""
     part: int = 0
     """Number of the next part to commit."""
     kept: int = 0
     """Rows of the shard that were committed before."""
+    attempted: bool = False
+    """Whether there was an attempt before: its finished model calls are not made again."""
+    budget: Slice = Slice()
+
+
+class Ledger(Protocol):
+    """The model calls of a shard: what was paid for is kept, found again, and counted.
+
+    All of it may be called from any thread and returns at once, the event loop's included.
+    """
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """The finished call of that key, made in this or any earlier attempt at the shard."""
+
+    def add(self, key: str, call: Mapping[str, Any]) -> None:
+        """Keep a call that has just finished.
+
+        `call` is whatever JSON holds and a replay needs, and by these names what is counted:
+        sample_id, resolution, rollout, turn, role, model, status, tries, latency_s, tokens_in,
+        tokens_out, cost_usd (None without a price).
+        """
+
+    def replayed(self, key: str, call: Mapping[str, Any]) -> None:
+        """Note that a call which was found was used instead of being made."""
+
+    def check(self) -> None:
+        """Raise `BudgetReached` when this attempt may pay for nothing more: ask before a call."""
 
 
 class ShardWorker(Protocol):
@@ -74,17 +138,27 @@ class ShardWorker(Protocol):
 
     def units(
         self,
-        index: int,
+        entries: range,
         *,
         skip: int,
         rows_left: int | None,
         crashed: frozenset[str],
+        careful: bool,
         started: Callable[[str], None],
-    ) -> Iterator[Unit]:
-        """The units of listing row `index`, in a fixed order, without the first `skip`.
+        ledger: Ledger,
+    ) -> Generator[Unit | Passed, None, None]:
+        """The units of these listing rows in their fixed order, `Passed` after those of each row.
 
-        `started(key)` is called before work on a picture begins. All that is yielded together
-        keeps at most `rows_left` rows. A unit in `crashed` is yielded as a rejection.
+        The first `skip` units of the first row are left out. Many pictures may be in work at a
+        time, but what is yielded does not depend on it; `careful` asks for one picture at a time,
+        begun when the unit before it has been yielded. `started(key)` is called before work on a
+        picture begins. All that is yielded together keeps at most `rows_left` rows, cut as if
+        pictures were worked on one by one; when they are reached, nothing more is asked for. A
+        unit in `crashed` is yielded as a rejection.
+
+        It is closed early when the attempt is to end: what was not yielded is not kept, though
+        its calls are. When `ledger.check` raises, all finished units that are next in order may be
+        yielded before the error is let through.
         """
 
     def close(self) -> None:
@@ -112,6 +186,11 @@ class Plan:
     """A worker that starts and ends nothing for this long is hung."""
     window: int = 2
     """Shards granted to a worker at a time: the second waits while the first one ends."""
+    budget_usd: float | None = None
+    """Where spending stops, earlier sessions included; None is no limit."""
+    budget_tokens: int | None = None
+    budget_hours: float | None = None
+    """Hours by the clock that drivers have worked on the run."""
 
     def __post_init__(self) -> None:
         if min(self.shards, self.part_rows, self.part_bytes, self.window) < 1:
@@ -120,6 +199,12 @@ class Plan:
             raise ConfigError("Entries and rows cannot be negative.")
         if self.stall_s <= 0:
             raise ConfigError("A worker must be given some seconds before it counts as hung.")
+        if any(b is not None and b < 0 for b in self.budgets):
+            raise ConfigError("A budget cannot be negative.")
+
+    @property
+    def budgets(self) -> tuple[float | None, ...]:
+        return self.budget_usd, self.budget_tokens, self.budget_hours
 
     @property
     def shards_total(self) -> int:

@@ -141,7 +141,7 @@ def test_a_mistyped_setting_names_the_nearest(text: str, name: str, near: str) -
 
 
 def test_a_setting_like_no_other_is_told_all_there_are() -> None:
-    with pytest.raises(ConfigError, match="Known: looks, objections, turns"):
+    with pytest.raises(ConfigError, match="Known: looks, objections, slips, turns"):
         config_from({"episode": {"zzzz": 1}})
 
 
@@ -202,6 +202,9 @@ def test_how_a_run_is_done_does_not_change_what_is_made(text: str) -> None:
         "task.per_image=2",
         "segmenter.checkpoint=vit_b",
         "episode.looks=1",
+        "episode.slips=1",
+        "policy.model=m",
+        "policy.temperature=1",
         "columns.image=photo",
         "recipe=other",
     ],
@@ -210,5 +213,21 @@ def test_what_changes_what_is_made_is_semantic(text: str) -> None:
     assert load_config(sets=[text]).semantic() != Config().semantic()
 
 
-def test_every_setting_but_run_budget_and_source_is_semantic() -> None:
-    assert set(Config().semantic()) == set(Config.model_fields) - {"run", "budget", "source"}
+def test_how_and_where_work_is_done_is_not_semantic() -> None:
+    left_out = {"run", "budget", "source", "endpoint", "prices"}
+    assert set(Config().semantic()) == set(Config.model_fields) - left_out
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@host/v1", "https://host/v1?key=secret", "ftp://host", "host:8000"]
+)
+def test_an_endpoint_url_holds_no_key(url: str) -> None:
+    with pytest.raises(ConfigError, match="endpoint") as error:
+        load_config(sets=[f"endpoint.urls={url}"])
+    assert "secret" not in str(error.value)
+
+
+def test_endpoints_are_listed_with_commas_or_as_a_list() -> None:
+    urls = ("http://a/v1", "http://b/v1")
+    for text in ("http://a/v1, http://b/v1", '["http://a/v1", "http://b/v1"]'):
+        assert load_config(sets=[f"endpoint.urls={text}"]).endpoint.urls == urls

@@ -29,6 +29,8 @@ spent AS (
         sum(tokens_in)::BIGINT AS tokens_in,
         sum(tokens_out)::BIGINT AS tokens_out
     FROM base.calls
+    -- A call that was replayed was paid for by an attempt before, whose row tells what.
+    WHERE NOT coalesce(replayed, false)
     GROUP BY run_id
 )
 SELECT

@@ -52,7 +52,15 @@ class Answer:
     """Further views without which the answer would not follow."""
 
 
-Action = Call | Answer
+@dataclass(frozen=True, slots=True)
+class Slip:
+    """A turn, or one call of it, that cannot be understood: answered with an error, and counted."""
+
+    text: str
+    why: str
+
+
+Action = Call | Answer | Slip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +76,9 @@ class Heard:
     candidates: tuple[Candidate, ...] = ()
     reading: Reading | None = None
     box: Box | None = None
+    """Source pixels."""
+    boxes: tuple[Box, ...] = ()
+    """What `locate` found, source pixels, where a model looked."""
 
 
 class Planner(Protocol):

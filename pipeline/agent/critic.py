@@ -24,14 +24,14 @@ LOOSE = 1.08
 class Critic(Protocol):
     """Blind review of an answer."""
 
-    def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
+    async def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
         """An objection in a sentence, or None."""
 
 
 class SecondReading:
     """Reads the evidence again from a slightly wider box; objects when it reads otherwise."""
 
-    def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
+    async def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
         if answer.box is None:
             return None
         view = views[answer.evidence]

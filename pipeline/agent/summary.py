@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from pipeline.agent.actions import Answer
 from pipeline.agent.glyph_reader import Reading
 from pipeline.geometry import Box
+from pipeline.samples import Sample
 from pipeline.trajectory import FocusStep
 from pipeline.views import View
 
@@ -34,6 +36,20 @@ class Look:
     def read(self, reading: Reading, box: Box | None) -> Look:
         """The look with a reading made in its view."""
         return replace(self, confidence=reading.confidence, mask_box=box)
+
+
+class Summariser(Protocol):
+    """Decides which looks an accepted answer needs, and how their thoughts read."""
+
+    async def review(self, sample: Sample, looks: list[Look], answer: Answer) -> Answer:
+        """The answer, resting on the views it needs; thoughts in `looks` may be rewritten."""
+
+
+class Mechanical:
+    """Takes the answer's own word for what it rests on."""
+
+    async def review(self, sample: Sample, looks: list[Look], answer: Answer) -> Answer:
+        return answer
 
 
 def summarise(

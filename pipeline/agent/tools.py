@@ -38,11 +38,19 @@ class Tools:
         self._views: dict[tuple[Box, Size, int | None], View] = {}
         self._found: dict[tuple[Box, Size, tuple[str, ...]], tuple[Candidate, ...]] = {}
 
-    def open(self, resolution: int) -> View:
+    async def open(self, resolution: int) -> View:
+        """The first view at a budget."""
+        return self.open_view(resolution)
+
+    async def use(self, call: Call, views: Sequence[View], resolution: int) -> Heard:
+        """Carry out a call, here and now: nothing else waits."""
+        return self.carry_out(call, views, resolution)
+
+    def open_view(self, resolution: int) -> View:
         """The first view at a budget."""
         return self._kept(first_view(self._image, resolution))
 
-    def use(self, call: Call, views: Sequence[View], resolution: int) -> Heard:
+    def carry_out(self, call: Call, views: Sequence[View], resolution: int) -> Heard:
         """Carry out a call; a policy's mistake comes back as an error, never as a picture."""
         try:
             if not 0 <= call.view < len(views):

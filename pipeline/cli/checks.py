@@ -10,7 +10,7 @@ import typer
 
 from pipeline.cli.places import RUNS_DIR, AsJson, RunName, RunsDir, find_run
 from pipeline.cli.printing import clean, emit, say
-from pipeline.errors import CheckFailed
+from pipeline.errors import CheckFailed, ConfigError
 
 MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
@@ -67,13 +67,27 @@ def doctor(
     start_ray: Annotated[
         bool, typer.Option("--ray", help="Start and stop a local Ray cluster too (seconds).")
     ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Look at this server only: ask it for boxes, name its family."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The server's model, where it has several.")
+    ] = None,
     json: AsJson = False,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
     """Say what works on this machine and what does not, with the fix."""
-    from pipeline.cli.doctor import examine
+    from pipeline.cli import doctor as looks
 
-    found = examine(Path(runs_dir), start_ray=start_ray)
+    if model is not None and endpoint is None:
+        raise ConfigError("--model says which model of a server.", "Name the server: --endpoint.")
+    if endpoint is not None:
+        found = [looks.endpoint(endpoint, model)]
+    else:
+        found = looks.examine(Path(runs_dir), start_ray=start_ray)
     for check in found:
         if json:
             emit(check.as_dict())

@@ -1,11 +1,12 @@
 """What works on this machine, what does not, and what to do about it.
 
-Every check is one function that returns what it found; none of them raises, none prints, and none
-ever shows the value of a key.
+Every check is one function that returns what it found; none of them prints, none ever shows the
+value of a key, and none raises but the one of an endpoint that was named, when it cannot be asked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import os
@@ -16,7 +17,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pipeline.agent.chat import ChatModel
 
 State = Literal["ok", "warn", "fail"]
 
@@ -46,6 +50,7 @@ def examine(runs_dir: Path, *, start_ray: bool) -> list[Check]:
     checks: list[Callable[[], Check]] = [
         python, packages, torch, torchvision, pocket_weights, ray_version,
         lambda: runs_folder(runs_dir), lambda: disk(runs_dir), memory, open_files, endpoint_key,
+        servers,
     ]  # fmt: skip
     if start_ray:
         checks.append(ray_start)
@@ -208,3 +213,70 @@ def endpoint_key() -> Check:
     if found:
         return Check("Endpoint key", "ok", f"{' and '.join(found)} is set")
     return Check("Endpoint key", "ok", "none set: needed for policy.kind=endpoint only")
+
+
+def servers() -> Check:
+    """Which servers of models run here: what `policy.kind=auto` would find."""
+    from pipeline.agent.discovery import find_servers
+    from pipeline.cli.printing import clean
+
+    found = [f"{s.name} at {s.url} ({_few(s.models)})" for s in find_servers()]
+    return Check("Local servers", "ok", clean("; ".join(found)) or "none on the usual ports")
+
+
+def endpoint(url: str, model: str | None) -> Check:
+    """Ask a server for boxes; raises `ConfigError` or `ModelError` when it cannot be asked."""
+    return asyncio.run(_asked(url, model))
+
+
+async def coordinates(model: ChatModel) -> Check:
+    """Which coordinates a model speaks, found out by asking it for boxes that are known."""
+    from pipeline.agent.families import FAMILIES
+    from pipeline.agent.probe import probe
+    from pipeline.cli.printing import clean
+
+    verdict = await probe(model)
+    speaks = f"{clean(model.name)} speaks {verdict.best}"
+    seen = f"IoU {verdict.iou:.2f}, the next {verdict.iou - verdict.lead:.2f}"
+    seen = f"{seen}, {verdict.usable} of {verdict.asked} replies usable"
+    if not verdict.confident:
+        fix = "Set policy.family only if the model's card names its coordinates."
+        return Check("Coordinates", "warn", f"unclear: if any, {speaks} ({seen})", fix)
+    if not verdict.best.families:
+        fix = f"Use a model that speaks as one of these: {', '.join(FAMILIES)}."
+        return Check("Coordinates", "warn", f"{speaks} ({seen}), as no known family does", fix)
+    named = _family_by_name(model.name)
+    first, *others = sorted(verdict.best.families, key=lambda name: name != named)
+    use = f"--set policy.family={first}"
+    if others and first != named:
+        use += f" (or {', '.join(others)}: the same boxes, pictures of other sizes)"
+    if named is not None and first != named:
+        fix = f"Its name says {named}: it must be told, {use}."
+        return Check("Coordinates", "warn", f"{speaks} ({seen})", fix)
+    return Check("Coordinates", "ok", f"{speaks} ({seen}): {use}")
+
+
+async def _asked(url: str, name: str | None) -> Check:
+    from pipeline.agent.endpoint import open_endpoint
+    from pipeline.config import Endpoint
+
+    model = await open_endpoint(Endpoint(urls=(url,), tries=2), name)
+    try:
+        return await coordinates(model)
+    finally:
+        await model.close()
+
+
+def _family_by_name(name: str) -> str | None:
+    from pipeline.agent.families import family_of
+    from pipeline.errors import ConfigError
+
+    try:
+        return family_of(name, None).name
+    except ConfigError:
+        return None
+
+
+def _few(models: tuple[str, ...]) -> str:
+    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return ", ".join(models[:3]) + more if models else "no model"

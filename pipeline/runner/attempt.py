@@ -12,16 +12,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from pipeline.errors import BudgetReached, ConfigError
 from pipeline.runner.journal import Journal
+from pipeline.runner.ledger import CallLedger
 from pipeline.runner.parts import Part, full, overfull
 from pipeline.runner.rundir import Record, data_digest, publish
 from pipeline.runner.storage import Storage
-from pipeline.shards import Grant, Plan, ShardWorker, Unit
+from pipeline.shards import Grant, Passed, Plan, ShardWorker, Spent, Unit
 
 Ending = Literal["done", "stopped", "lost", "budget"]
 
@@ -31,8 +33,10 @@ class Result:
     """How an attempt ended by its own will."""
 
     ending: Ending
-    """`done`: end or quota reached · `stopped`: asked to · `lost`: another attempt was first."""
+    """`done`: end or quota reached · `stopped`: asked to · `lost`: another attempt was first ·
+    `budget`: its slice, or something that the worker knows of, is spent."""
     reason: str = ""
+    spent: Spent = field(default_factory=Spent)
 
 
 def open_worker(name: str, settings: dict[str, Any], plan: Plan) -> ShardWorker:
@@ -49,7 +53,7 @@ def open_worker(name: str, settings: dict[str, Any], plan: Plan) -> ShardWorker:
 
 
 Counts = tuple[int, int, int]
-"""Units begun, units finished, parts committed."""
+"""Units begun and calls made, units finished, parts committed."""
 
 
 class Progress:
@@ -106,6 +110,7 @@ class Attempt:
         self._stopping = stopping
         self._runner = runner
         self._left = grant.rows_left
+        self._doubted = set(grant.doubted)
         self._cursor = (grant.start, grant.skip)
         self._number = grant.part
         self._open_part()
@@ -114,72 +119,91 @@ class Attempt:
         """Work until the end, the quota, a stop or a loss; the worker's errors pass through."""
         if self._stopping():
             return Result("stopped")
-        self._journal = Journal(self._storage, self._grant.shard, self._grant.attempt, self._runner)
-        result = Result("stopped", "error")
-        try:
+        with ExitStack() as ends:
+            result = Result("stopped", "error")
+            grant = self._grant
+            self._journal = Journal(self._storage, grant.shard, grant.attempt, self._runner)
+            ends.callback(lambda: self._journal.close(result.reason or result.ending))
+            self._ledger = CallLedger(self._storage, grant, self._progress.begin)
+            ends.callback(self._ledger.close)
+            ends.callback(lambda: self._part.abandon())
             result = self._work()
-        finally:
-            self._part.abandon()
-            self._journal.close(result.reason or result.ending)
-        return result
+        return replace(result, spent=self._ledger.spent)
 
     def _work(self) -> Result:
         try:
-            ending = self._entries()
+            ending: Ending | None = None
+            while ending is None:
+                ending = self._walk(careful=bool(self._doubted))
+            self._commit()
             return Result(ending)
         except BudgetReached as error:
-            self._commit(last=False)
+            self._commit()
             return Result("budget", str(error))
         except _Lost:
             return Result("lost")
 
-    def _entries(self) -> Ending:
-        """Every listing row from the cursor on; commits what is left over at the end."""
-        for index in range(self._grant.start, self._grant.stop):
-            if ending := self._entry(index):
-                self._commit(last=False)
-                return ending
-            self._cursor = (index + 1, 0)
-        self._commit(last=True)
-        return "done"
-
-    def _entry(self, index: int) -> Ending | None:
-        """Every unit of one listing row; says so when the attempt is to end before its time."""
-        skip = self._cursor[1] if index == self._cursor[0] else 0
+    def _walk(self, *, careful: bool) -> Ending | None:
+        """Units from the cursor on; None when no doubt is left, so that it may go on faster."""
+        entry, skip = self._cursor
         units = self._worker.units(
-            index,
+            range(entry, self._grant.stop),
             skip=skip,
             rows_left=self._left,
             crashed=self._grant.crashed,
+            careful=careful,
             started=self._started,
+            ledger=self._ledger,
         )
-        for place, unit in enumerate(units, start=skip + 1):
-            self._take(unit, (index, place))
-            if self._left == 0:
-                return "done"
-            if self._stopping():
-                return "stopped"
-        return "stopped" if self._stopping() else None
+        with closing(units):
+            for unit in units:
+                if isinstance(unit, Passed):
+                    self._pass(unit)
+                else:
+                    self._take(unit)
+                if self._left == 0:
+                    return "done"
+                if self._stopping():
+                    return "stopped"
+                if careful and not self._doubted:
+                    return None
+        if not self._at_end:
+            raise ValueError(f"The worker ended at row {self._cursor[0]}, not {self._grant.stop}.")
+        return "done"
+
+    @property
+    def _at_end(self) -> bool:
+        return self._cursor == (self._grant.stop, 0)
 
     def _started(self, key: str) -> None:
         self._progress.begin()
         self._journal.start(key)
 
-    def _take(self, unit: Unit, cursor: tuple[int, int]) -> None:
+    def _pass(self, passed: Passed) -> None:
+        entry, _ = self._cursor
+        if passed.entry != entry:
+            raise ValueError(f"The worker passed row {passed.entry} when row {entry} was next.")
+        self._cursor = (entry + 1, 0)
+
+    def _take(self, unit: Unit) -> None:
         """Add a finished unit, committing before or after it as the part's limits have it."""
         self._check(unit)
         self._journal.end(unit.key)
         self._progress.finish()
+        self._doubted.discard(unit.key)
         if overfull(self._part, unit, self._plan):
-            self._commit(last=False)
+            self._commit()
         self._part.add(unit)
-        self._cursor = cursor
+        entry, place = self._cursor
+        self._cursor = (entry, place + 1)
         if self._left is not None:
             self._left -= unit.kept
         if full(self._part, self._plan):
-            self._commit(last=False)
+            self._commit()
 
     def _check(self, unit: Unit) -> None:
+        if self._at_end:
+            raise ValueError(f"Unit {unit.key!r} comes after the last row was passed.")
         rows = len(unit.tables.get(self._worker.main, ()))
         if rows != unit.kept:
             raise ValueError(f"Unit {unit.key!r} says it keeps {unit.kept} rows and has {rows}.")
@@ -197,18 +221,23 @@ class Attempt:
         self._first = self._cursor
         self._since = time.monotonic()
 
-    def _commit(self, *, last: bool) -> None:
-        """Write the part's files, then publish its record; raises `_Lost` when one is there."""
-        if self._cursor == self._first and not last:
+    def _commit(self) -> None:
+        """Keep the part's calls, write its files, then publish its record: that is when it counts.
+
+        Raises `_Lost` when another attempt has published one.
+        """
+        if self._cursor == self._first:
             return
-        record = self._record(last)
+        self._ledger.publish()
+        record = self._record()
         if not publish(self._storage, record):
             raise _Lost
+        self._ledger.next_part()
         self._progress.commit(record)
         self._number += 1
         self._open_part()
 
-    def _record(self, last: bool) -> Record:
+    def _record(self) -> Record:
         files = self._part.finish()
         return Record(
             run_id=self._plan.run_id,
@@ -228,5 +257,5 @@ class Attempt:
             first_skip=self._first[1],
             next_index=self._cursor[0],
             next_skip=self._cursor[1],
-            last=last,
+            last=self._at_end,
         )

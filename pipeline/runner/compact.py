@@ -46,6 +46,14 @@ def replaced(storage: Storage, path: str) -> set[str]:
     return set(json.loads(metadata.get(REPLACES, b"[]")))
 
 
+def standing(storage: Storage, folder: str) -> list[str]:
+    """Segments in the folder that no other one stands for."""
+    every = _segments(storage, folder)
+    compacted = [path for path in every if "/compact-" in path]
+    gone = {name for path in compacted for name in replaced(storage, path)}
+    return [path for path in every if path.rpartition("/")[2] not in gone]
+
+
 def _compacted(storage: Storage, old: list[Record]) -> list[Record]:
     """The records, naming one new segment per manifest table."""
     segments: dict[str, set[str]] = {}
@@ -53,12 +61,13 @@ def _compacted(storage: Storage, old: list[Record]) -> list[Record]:
         for file in record.files:
             if file.path.startswith("manifest/"):
                 segments.setdefault(file.kind, set()).add(file.path)
-    standing = {kind: sorted(paths) for kind, paths in segments.items() if kind != "calls"}
-    new = {kind: _merged(storage, kind, paths, paths) for kind, paths in standing.items()}
+    new = {
+        kind: _merged(storage, kind, sorted(paths), sorted(paths))
+        for kind, paths in segments.items()
+        if kind != "calls"
+    }
     if every := _segments(storage, CALLS):
-        gone = _gone(storage, CALLS)
-        live = [path for path in every if path.rpartition("/")[2] not in gone]
-        new["calls"] = _merged(storage, "calls", live, every)
+        new["calls"] = _merged(storage, "calls", standing(storage, CALLS), every)
     return [replace(record, files=_renamed(record.files, new)) for record in old]
 
 
@@ -120,9 +129,3 @@ def _sweep(storage: Storage) -> None:
 
 def _segments(storage: Storage, folder: str) -> list[str]:
     return [file.path for file in storage.list(folder) if not file.temporary]
-
-
-def _gone(storage: Storage, folder: str) -> set[str]:
-    """Names of segments in the folder that another one stands for."""
-    compacted = [p for p in _segments(storage, folder) if "/compact-" in p]
-    return {name for path in compacted for name in replaced(storage, path)}

@@ -13,6 +13,9 @@ class Disk:
     def create(self, path: Path) -> IO[bytes]:
         return path.open("xb")
 
+    def extend(self, path: Path) -> IO[bytes]:
+        return path.open("ab")
+
     def sync(self, file: IO[bytes]) -> None:
         file.flush()
         os.fsync(file.fileno())

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.runner import journal
+from pipeline.runner import calls, journal
+from pipeline.runner.attempt import Result
+from pipeline.runner.budget import Purse
 from pipeline.runner.compact import compact
-from pipeline.runner.events import EventLog, any_events
+from pipeline.runner.events import EventLog, any_events, seconds_worked
 from pipeline.runner.gc import gc
 from pipeline.runner.rundir import Record, compacted, records, records_after
 from pipeline.runner.storage import Storage
-from pipeline.shards import Grant, Outcome, Plan, Status, quotas
+from pipeline.shards import Grant, Outcome, Plan, Spent, Status, quotas
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -58,29 +60,26 @@ class Driver:
         self._granted: dict[str, Grant] = {}
         self._pending: deque[int] = deque()
         self._quota: list[int] | None = None
-        self._doubts: dict[int, int] = {}
+        self._doubts: set[int] = set()
+        self._purse = Purse(plan)
         self._lost = 0
         for record in records(storage):
             self._shards[record.shard].take(record)
-        self._suspect = journal.shards(storage)
+        self._attempted = journal.shards(storage)
         self._closed = compacted(storage)
         """The run was finished before: nothing is to be noted."""
         self._refill()
 
     def clear_doubts(self) -> None:
         """Grant those shards first in which a picture may have killed the process before."""
-        suspects = [n for n in self._pending if n in self._suspect]
-        doubted = [n for n in suspects if journal.doubted(self._storage, n)]
-        self._doubts = {number: self._shards[number].part for number in doubted}
+        attempted = [n for n in self._pending if n in self._attempted]
+        self._doubts = {n for n in attempted if journal.doubted(self._storage, n)}
         self._pending = deque(sorted(self._pending, key=lambda n: n not in self._doubts))
 
     @property
     def doubtful(self) -> bool:
-        """Whether such a picture is still ahead: no part was committed in its shard since."""
-        return any(
-            self._open(number) and self._shards[number].part == part
-            for number, part in self._doubts.items()
-        )
+        """Whether such a picture is still ahead in a shard that is open."""
+        return any(self._open(number) for number in self._doubts)
 
     @property
     def finished(self) -> bool:
@@ -92,15 +91,24 @@ class Driver:
         """Shards that could be granted now."""
         return len(self._pending)
 
-    def begin(self) -> None:
-        """Note that a driver works on the run, and what the run holds already."""
+    @property
+    def exhausted(self) -> str:
+        """Why the run may spend no more, in one sentence; empty while it may, or has no need to."""
+        return "" if self.finished else self._purse.over()
+
+    def begin(self, workers: int = 1) -> None:
+        """Note that a driver works on the run, and what it holds and has cost already."""
+        calls.salvage(self._storage)
+        limited = any(budget is not None for budget in self._plan.budgets)
+        self._purse.open(workers, *(self._before() if limited else (Spent(), 0.0)))
         event = "resumed" if any_events(self._storage) else "started"
         self._log.add(event)
         self._tell({"event": event, **asdict(self._outcome("interrupted"))})
 
     def grant(self) -> Grant | None:
-        """The next shard to work on; None when there is none at present."""
-        if not self._pending:
+        """The next shard to work on; None when there is none, or no money for it, at present."""
+        attempt = secrets.token_hex(4)
+        if not self._pending or (budget := self._purse.hold(attempt)) is None:
             return None
         number = self._pending.popleft()
         shard = self._shards[number]
@@ -108,13 +116,17 @@ class Driver:
             shard=number,
             start=shard.start,
             stop=shard.stop,
-            attempt=secrets.token_hex(4),
+            attempt=attempt,
             rows_left=None if self._quota is None else self._quota[number] - shard.kept,
             crashed=self._crashed(number),
+            doubted=self._doubted(number),
             skip=shard.skip,
             part=shard.part,
             kept=shard.kept,
+            attempted=number in self._attempted,
+            budget=budget,
         )
+        self._attempted.add(number)
         self._granted[grant.attempt] = grant
         self._tell({"event": "granted", "shard": number, "attempt": grant.attempt})
         return grant
@@ -123,6 +135,8 @@ class Driver:
         """Take in records that a worker says it has published."""
         for record in new:
             self._shards[record.shard].take(record)
+            if record.shard in self._doubts and not self._doubted(record.shard):
+                self._doubts.discard(record.shard)
             self._tell(
                 {
                     "event": "committed",
@@ -135,8 +149,12 @@ class Driver:
                 }
             )
 
-    def settle(self, attempt: str) -> None:
+    def settle(self, attempt: str, result: Result) -> None:
         """An attempt came back: what it left undone is there to be granted again."""
+        self._return(attempt, result.spent, result.reason if result.ending == "budget" else "")
+
+    def _return(self, attempt: str, spent: Spent, reason: str = "") -> None:
+        self._purse.settle(attempt, spent, reason)
         shard = self._granted.pop(attempt).shard
         for record in records_after(self._storage, shard, self._shards[shard].part):
             self._shards[shard].take(record)
@@ -148,9 +166,9 @@ class Driver:
         """An attempt's worker died or hangs: its shard goes to another."""
         shard = self._granted[attempt].shard
         journal.mark_died(self._storage, shard, attempt, why)
-        self._suspect.add(shard)
+        calls.salvage(self._storage, shard)
         self._tell({"event": "lost", "shard": shard, "attempt": attempt, "why": why})
-        self.settle(attempt)
+        self._return(attempt, calls.spent_by(self._storage, shard, attempt))
 
     def worker_lost(self, why: str) -> None:
         self._lost += 1
@@ -164,6 +182,7 @@ class Driver:
         """Note how the session ended; a finished run is put in order."""
         if status == "done":
             with self._storage.alone():
+                calls.salvage(self._storage, for_good=True)
                 compact(self._storage)
                 gc(self._storage, older_than_s=0, temporary_too=False)
         if not self._closed:
@@ -196,10 +215,20 @@ class Driver:
             self._quota = quotas(self._plan.rows, [s.kept for s in self._shards], ended)
         self._pending.extend(s for s in range(len(self._shards)) if self._open(s))
 
+    def _before(self) -> tuple[Spent, float]:
+        """What sessions before this one have spent, and the seconds they took."""
+        commits = [record.committed_at for record in records(self._storage)]
+        return calls.total(self._storage), seconds_worked(self._storage, commits)
+
     def _crashed(self, shard: int) -> frozenset[str]:
-        if shard not in self._suspect:
+        if shard not in self._attempted:
             return frozenset()
         return journal.crashed(self._storage, shard)
+
+    def _doubted(self, shard: int) -> frozenset[str]:
+        if shard not in self._attempted:
+            return frozenset()
+        return journal.doubted(self._storage, shard, living=self._granted)
 
     def _note(self, event: str, detail: str = "") -> None:
         self._log.add(event, detail)

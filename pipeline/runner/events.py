@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import secrets
+from bisect import bisect_right
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,3 +45,22 @@ class EventLog:
 def any_events(storage: Storage) -> bool:
     """Whether a driver has worked on this run before."""
     return any(not file.temporary for file in storage.list(FOLDER))
+
+
+def seconds_worked(storage: Storage, commits: Iterable[datetime]) -> float:
+    """Seconds from each session's first event to its last one, or to its last commit.
+
+    A session that was killed has noted no end; what it had committed tells how long it lived.
+    """
+    sessions = sorted(
+        pq.ParquetFile(io.BytesIO(storage.read(file.path))).read(["at"])["at"].to_pylist()
+        for file in storage.list(FOLDER)
+        if not file.temporary
+    )
+    ends = [max(times) for times in sessions]
+    begins = [min(times) for times in sessions]
+    for commit in commits:
+        at = bisect_right(begins, commit) - 1
+        if at >= 0:
+            ends[at] = max(ends[at], commit)
+    return sum((end - begin).total_seconds() for begin, end in zip(begins, ends, strict=True))

@@ -2,7 +2,7 @@
 
 One file per attempt, `journal/shard-00012.<attempt>.jsonl`: `{"open": runner}`, then `{"start":
 key}` and `{"end": key}` around every unit, then `{"close": why}` unless the attempt died. Whoever
-sees it die adds `{"died": why}`. Finished model calls will be lines of the same file.
+sees it die adds `{"died": why}`. Finished model calls lie beside it, in `pipeline/runner/calls.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.runner.storage import Storage
@@ -55,21 +55,21 @@ def mark_died(storage: Storage, shard: int, attempt: str, why: str) -> None:
 
 def crashed(storage: Storage, shard: int) -> frozenset[str]:
     """Keys of units at which workers of this shard died at least twice."""
-    deaths: Counter[str] = Counter()
-    for life in _lives(storage, shard):
-        if life.died:
-            deaths.update(life.open)
-    return frozenset(key for key, count in deaths.items() if count >= DEATHS)
+    return _crashed(life for life in _lives(storage, shard).values() if life.died)
 
 
-def doubted(storage: Storage, shard: int) -> frozenset[str]:
+def doubted(
+    storage: Storage, shard: int, *, living: Collection[str] = frozenset()
+) -> frozenset[str]:
     """Keys of units at which a worker died once, and that nobody has finished since.
 
-    Threads die together: of all the units that were open, one may be guilty.
+    Threads die together, and a worker may have many units open: one of them may be guilty.
+    `living` are attempts that are known to be under way.
     """
-    lives = list(_lives(storage, shard))
-    open_ = {key for life in lives if life.died for key in life.open}
-    return frozenset(open_.difference(*(life.ended for life in lives)) - crashed(storage, shard))
+    lives = _lives(storage, shard)
+    dead = [life for name, life in lives.items() if life.died and name not in living]
+    ended = [life.ended for life in lives.values()]
+    return frozenset().union(*(life.open for life in dead)).difference(*ended) - _crashed(dead)
 
 
 def shards(storage: Storage) -> set[int]:
@@ -110,14 +110,19 @@ class _Life:
         self.seen_to_die |= "died" in entry
 
 
-def _lives(storage: Storage, shard: int) -> Iterator[_Life]:
+def _crashed(dead: Iterable[_Life]) -> frozenset[str]:
+    deaths = Counter(key for life in dead for key in life.open)
+    return frozenset(key for key, count in deaths.items() if count >= DEATHS)
+
+
+def _lives(storage: Storage, shard: int) -> dict[str, _Life]:
     """Every attempt at the shard that left a journal."""
     lives: dict[str, _Life] = {}
     for file in storage.list(FOLDER):
-        number, attempt = file.name.split(".")[:2]
-        if number != f"shard-{shard:05d}":
+        number, attempt, kind = file.name.split(".")[:3]
+        if number != f"shard-{shard:05d}" or kind != "jsonl":
             continue
         life = lives.setdefault(attempt, _Life())
         for line in storage.read(file.path).splitlines():
             life.read(line)
-    yield from lives.values()
+    return lives

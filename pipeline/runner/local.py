@@ -40,10 +40,11 @@ def run_local(
     driver = Driver(plan, storage, on_event)
     if driver.finished:
         return driver.end("done")
-    driver.begin()
+    workers = min(workers, plan.shards_total)
+    driver.begin(workers)
     driver.clear_doubts()
     crew = _Crew(plan, driver, storage, (worker, settings), stop or threading.Event())
-    return crew.watch(min(workers, plan.shards_total))
+    return crew.watch(workers)
 
 
 class _Crew:
@@ -74,7 +75,8 @@ class _Crew:
         while any(hand.thread.is_alive() for hand in self._hands):
             with self._changed:
                 self._changed.wait(min(_LOOK_S, self._plan.stall_s / 4))
-                if self._stop.is_set():
+                self._budget = self._budget or self._driver.exhausted
+                if self._stop.is_set() or self._budget:
                     self._drain.set()
                 self._take_records()
                 for hand in self._hands:
@@ -99,10 +101,10 @@ class _Crew:
             hand.thread.start()
 
     def _status(self) -> tuple[Status, str]:
-        if self._budget:
-            return "budget", self._budget
         if self._driver.finished:
             return "done", ""
+        if self._budget:
+            return "budget", self._budget
         return "interrupted", "It was asked to stop."
 
     def _check(self, hand: _Hand) -> None:
@@ -167,10 +169,7 @@ class _Crew:
         with self._changed:
             hand.grant = None
             self._take_records()
-            if result.ending == "budget":
-                self._budget = result.reason
-                self._drain.set()
-            self._driver.settle(grant.attempt)
+            self._driver.settle(grant.attempt, result)
             self._changed.notify_all()
 
 

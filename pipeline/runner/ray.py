@@ -56,7 +56,7 @@ def run_ray(
         import ray
 
         count = min(workers or int(ray.cluster_resources().get("CPU", 1)), plan.shards_total)
-        driver.begin()
+        driver.begin(max(count, 1))
         needs = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         crew = _Crew(plan, driver, (worker, settings), needs, stop or threading.Event())
         return crew.watch(max(count, 1))
@@ -189,14 +189,15 @@ class _Crew:
         return self._driver.end(*self._status())
 
     def _status(self) -> tuple[Status, str]:
-        if self._budget:
-            return "budget", self._budget
         if self._driver.finished:
             return "done", ""
+        if self._budget:
+            return "budget", self._budget
         return "interrupted", "It was asked to stop."
 
     def _over(self) -> bool:
-        if self._stop.is_set() and not self._draining:
+        self._budget = self._budget or self._driver.exhausted
+        if (self._stop.is_set() or self._budget) and not self._draining:
             self._drain()
         if self._draining:
             return not any(hand.attempts for hand in self._hands)
@@ -259,11 +260,8 @@ class _Crew:
 
     def _settle(self, hand: _Hand, reference: Any, result: Result) -> None:
         attempt = hand.attempts.pop(reference)
-        if result.ending == "budget":
-            self._budget = result.reason
-            self._drain()
         self._deaths = 0
-        self._driver.settle(attempt)
+        self._driver.settle(attempt, result)
 
     def _bury(self, hand: _Hand, why: str) -> None:
         """Give a dead or hung worker's shards away and hire another in its place."""

@@ -54,8 +54,8 @@ class Storage(Protocol):
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create the file unless it exists; False when it did. One of two callers wins."""
 
-    def append(self, path: str) -> Callable[[bytes], None]:
-        """A function that adds lines to the file; handed to the system at once, not synced."""
+    def append(self, path: str, *, durable: bool = False) -> Callable[[bytes], None]:
+        """A function that adds to the file: handed to the system at once, and synced if asked."""
 
     def list(self, folder: str) -> Sequence[Stored]:
         """Files directly in the folder by name, temporary ones too; none when it is missing."""
@@ -111,13 +111,20 @@ class LocalStorage:
             self._disk.sync_folder(hidden.parent)
         return True
 
-    def append(self, path: str) -> Callable[[bytes], None]:
+    def append(self, path: str, *, durable: bool = False) -> Callable[[bytes], None]:
         target = self.root / path
         self._make(target.parent)
+        named = False
 
-        def add(line: bytes) -> None:
-            with target.open("ab", buffering=0) as file:
-                file.write(line)
+        def add(data: bytes) -> None:
+            nonlocal named
+            with self._disk.extend(target) as file:
+                file.write(data)
+                if durable:
+                    self._disk.sync(file)
+            if durable and not named:
+                self._disk.sync_folder(target.parent)
+                named = True
 
         return add
 
@@ -210,13 +217,13 @@ class FsspecStorage:
             return False
         return True
 
-    def append(self, path: str) -> Callable[[bytes], None]:
-        """Objects cannot grow: every line is an object of its own, numbered after the path."""
+    def append(self, path: str, *, durable: bool = False) -> Callable[[bytes], None]:
+        """Objects cannot grow: what is added is an object of its own, numbered after the path."""
         count = 0
 
-        def add(line: bytes) -> None:
+        def add(data: bytes) -> None:
             nonlocal count
-            self._fs.pipe_file(f"{self._at(path)}.{count:08d}", line)
+            self._fs.pipe_file(f"{self._at(path)}.{count:08d}", data)
             count += 1
 
         return add

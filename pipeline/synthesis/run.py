@@ -6,6 +6,7 @@ what they may spend is left out, so the same command continues its run.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import platform
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipeline.agent.scripted import ScriptedPolicy
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.models import weights
@@ -31,6 +31,7 @@ from pipeline.shards import MEGABYTE, Outcome, Plan, Status
 from pipeline.sources.base import Source
 from pipeline.sources.listing import Listing, write_listing
 from pipeline.sources.specs import open_source
+from pipeline.synthesis.crews import prompts_sha256, resolved
 
 KIND = "trajectories"
 PROTOCOL = 1
@@ -80,6 +81,8 @@ def synthesize(
     `rows` is how many are to be kept, `limit` how many source items are used. `address` is `none`
     for this process, else Ray's. Raises `ConfigError` for what cannot be run.
     """
+    if config.policy.kind != "scripted":
+        config = asyncio.run(resolved(config))
     runs = Path(config.run.dir)
     runs.mkdir(parents=True, exist_ok=True)
     source = open_source(config.source, columns=config.columns or None, seed=config.seed)
@@ -140,6 +143,9 @@ def _plan(
         part_bytes=run.part_mb * MEGABYTE,
         stall_s=run.stall_s,
         window=run.window,
+        budget_usd=config.budget.usd,
+        budget_tokens=config.budget.tokens,
+        budget_hours=config.budget.hours,
     )
 
 
@@ -192,7 +198,7 @@ def _determined_by(
         "limit": limit,
         "listing": listing.digest,
         "weights": weights.sha256_of(weights.find(config.segmenter.checkpoint)),
-        "prompts": ScriptedPolicy.prompt_sha256,
+        "prompts": prompts_sha256(config),
     }
 
 

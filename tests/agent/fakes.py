@@ -7,13 +7,17 @@ anything that the agent is to decide.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.agent.actions import Action, Answer, Heard
+from pipeline.agent.chat import Reply, Request
+from pipeline.errors import BudgetReached
 from pipeline.geometry import Box, Size
 from pipeline.samples import Sample
 from pipeline.scenes.needles import Tag
@@ -163,7 +167,7 @@ class Objects:
     rule: Callable[[Answer], bool] = lambda answer: True
     reviewed: list[Answer] = field(default_factory=list)
 
-    def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
+    async def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
         self.reviewed.append(answer)
         return f"I doubt {answer.text}." if self.rule(answer) else None
 
@@ -171,5 +175,54 @@ class Objects:
 class Agrees:
     """A critic that never objects."""
 
-    def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
+    async def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
         return None
+
+
+@dataclass
+class Paper:
+    """A ledger in memory."""
+
+    calls: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    again: list[str] = field(default_factory=list)
+    """Keys of calls that were replayed."""
+    broke: bool = False
+
+    def find(self, key: str) -> Mapping[str, Any] | None:
+        return self.calls.get(key)
+
+    def add(self, key: str, call: Mapping[str, Any]) -> None:
+        self.calls[key] = json.loads(json.dumps(call))
+
+    def replayed(self, key: str, call: Mapping[str, Any]) -> None:
+        self.again.append(key)
+
+    def check(self) -> None:
+        if self.broke:
+            raise BudgetReached("Nothing is left.")
+
+
+@dataclass
+class ListModel:
+    """Says what its lists say, by role; the last of a list for ever."""
+
+    planner: Sequence[str | Reply] = ("<think> I see. </think><answer> A7K </answer>",)
+    others: Mapping[str, str] = field(default_factory=dict)
+    asked: list[Request] = field(default_factory=list)
+
+    name = "list"
+
+    async def reply(self, request: Request) -> Reply:
+        await asyncio.sleep(0)
+        turn = sum(past.role == "planner" for past in self.asked)
+        self.asked.append(request)
+        if request.role == "planner":
+            said = self.planner[min(turn, len(self.planner) - 1)]
+        else:
+            said = self.others.get(request.role, "unclear")
+        if isinstance(said, Reply):
+            return said
+        return Reply(said, "stop", tokens_in=100, tokens_out=10, latency_s=0.5)
+
+    async def close(self) -> None:
+        """Nothing is open."""

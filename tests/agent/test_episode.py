@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.agent.actions import Action, Answer, Call, Heard
+from pipeline.agent.actions import Action, Answer, Call, Heard, Slip
 from pipeline.agent.critic import Critic, SecondReading, verify
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.summary import Look, summarise
 from pipeline.agent.tools import Tools
-from pipeline.errors import ModelError
+from pipeline.errors import ContextOverflow
 from pipeline.geometry import Box
 from pipeline.samples import Truth
 from pipeline.trajectory import Observation
@@ -25,6 +26,7 @@ from pipeline.views import View, first_view
 from tests.agent.fakes import (
     Agrees,
     GroundSegmenter,
+    ListPlanner,
     ListPolicy,
     Objects,
     board,
@@ -117,9 +119,39 @@ def test_a_policy_that_never_answers_is_forced_to(turns: int) -> None:
 
 
 @pytest.mark.parametrize("limits", [{"looks": 0}, {"turns": 2}])
-def test_a_tool_called_after_the_tools_are_off_is_a_broken_model(limits: dict[str, Any]) -> None:
-    with pytest.raises(ModelError, match="'list' called a tool"):
-        episode(last=zoom(STAR), forced=zoom(STAR), **limits)
+def test_a_tool_called_after_the_tools_are_off_is_no_answer(limits: dict[str, Any]) -> None:
+    done, _ = episode(last=zoom(STAR), forced=zoom(STAR), **limits)
+    assert (done.trajectory.finish, done.reason) == ("rejected", "no_answer")
+    assert done.trajectory.num_zooms == len([t for t in done.turns if t.role == "policy"]) - 1
+
+
+@pytest.mark.parametrize("slips", [0, 1, 3])
+def test_slips_are_answered_with_why_and_one_too_many_ends_the_episode(slips: int) -> None:
+    done, heard = episode(last=Slip("gibberish", "That is no turn."), slips=slips)
+    assert [h.kind for h in heard] == ["opening", *["error"] * slips]
+    assert (done.trajectory.finish, done.reason) == ("rejected", "malformed")
+    assert [t.text for t in done.turns if t.role == "policy"] == ["gibberish"] * (slips + 1)
+    good, _ = episode(*[Slip("gibberish", "")] * slips, slips=slips)
+    assert good.trajectory.finish == "answered"
+
+
+def test_a_picture_too_many_for_the_model_ends_the_episode_and_keeps_its_looks() -> None:
+    class Full(ListPolicy):
+        def begin(self, sample_id: str, question: str, options: Sequence[str]) -> ListPlanner:
+            planner = super().begin(sample_id, question, options)
+            inner = planner.act
+
+            async def act(heard: Heard) -> Action:
+                if heard.kind == "result":
+                    raise ContextOverflow("too long")
+                return await inner(heard)
+
+            planner.act = act  # type: ignore[method-assign]
+            return planner
+
+    tools = Tools(PICTURE, GroundSegmenter())
+    done = asyncio.run(run_episode(SAMPLE, Full([zoom(STAR)]), tools, Limits(224)))
+    assert (done.reason, done.trajectory.num_zooms) == ("context_overflow", 1)
 
 
 # The critic
@@ -150,9 +182,9 @@ def test_a_forced_answer_is_not_reviewed() -> None:
 def test_the_second_reading_objects_to_what_the_view_does_not_say() -> None:
     views = [first_view(PICTURE, 672)]
     review = SecondReading().review
-    assert review(SAMPLE, Answer("A7K", "", 0, STAR), views) is None
-    assert review(SAMPLE, Answer("A7M", "", 0, STAR), views)
-    assert review(SAMPLE, Answer("unknown", ""), views) is None
+    assert asyncio.run(review(SAMPLE, Answer("A7K", "", 0, STAR), views)) is None
+    assert asyncio.run(review(SAMPLE, Answer("A7M", "", 0, STAR), views))
+    assert asyncio.run(review(SAMPLE, Answer("unknown", ""), views)) is None
 
 
 # The truth is not there

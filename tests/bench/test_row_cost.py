@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.agent.crew import ScriptedCrews
 from pipeline.config import Config, config_from
+from pipeline.models.sam import load
 from pipeline.samples import rng_for
 from pipeline.scenes.draw import scene
 from pipeline.scenes.needles import plant, questions
 from pipeline.sources.base import Picture
 from pipeline.sources.decode import decode, encode
 from pipeline.synthesis.run import synthesize
+from pipeline.synthesis.solve import Solver
 from pipeline.synthesis.tasks import prepare
-from pipeline.synthesis.worker import _solver
+from tests.agent.fakes import Paper
 
 pytestmark = [pytest.mark.bench, pytest.mark.torch]
 
@@ -52,7 +55,7 @@ def settings(folder: Path, runs: Path, workers: int = 1) -> Config:
 
 def test_a_row_end_to_end_against_its_parts_alone(folder: Path, tmp_path: Path) -> None:
     config = settings(folder, tmp_path / "runs")
-    solver = _solver(config)
+    solver = Solver(config, ScriptedCrews(), load("pocket"))
     files = sorted(folder.iterdir())
     asyncio.run(_solve_all(config, files[:1], solver))  # warm up
     spent = dict.fromkeys(("decode", "encode", "model"), 0.0)
@@ -70,7 +73,7 @@ def test_a_row_end_to_end_against_its_parts_alone(folder: Path, tmp_path: Path) 
         picture = Picture(path.name, data=data, source="bench")
         prepared = prepare(picture, config.task, config.seed)
         started = time.process_time()
-        loop.run_until_complete(solver.solve(picture, prepared))
+        loop.run_until_complete(solver.solve(picture, prepared, Paper()))
         spent["model"] += time.process_time() - started
     loop.close()
     started = time.process_time()
@@ -91,7 +94,7 @@ def test_a_row_end_to_end_against_its_parts_alone(folder: Path, tmp_path: Path) 
 async def _solve_all(config: Config, files: list[Path], solver: object) -> None:
     for path in files:
         picture = Picture(path.name, data=path.read_bytes(), source="bench")
-        await solver.solve(picture, prepare(picture, config.task, config.seed))  # type: ignore[attr-defined]
+        await solver.solve(picture, prepare(picture, config.task, config.seed), Paper())  # type: ignore[attr-defined]
 
 
 @pytest.mark.ray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from manifests import tables
 from pipeline.runner.local import run_local
-from pipeline.shards import Outcome, Plan, Unit
+from pipeline.shards import Outcome, Passed, Plan, Unit
 
 _IMAGE = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
@@ -34,15 +34,18 @@ class Questions:
 
     def units(
         self,
-        index: int,
+        entries: range,
         *,
         skip: int,
-        rows_left: int | None,
-        crashed: frozenset[str],
         started: Callable[[str], None],
-    ) -> Iterator[Unit]:
-        if skip:
-            return
+        **rest: Any,
+    ) -> Generator[Unit | Passed, None, None]:
+        for index in entries:
+            if index > entries.start or not skip:
+                yield from self._units(index, started)
+            yield Passed(index)
+
+    def _units(self, index: int, started: Callable[[str], None]) -> Iterator[Unit]:
         key = f"photo-{index}.png"
         started(key)
         sample = {"sample_id": f"{key}#0", "image_id": key, "rollout": 0}

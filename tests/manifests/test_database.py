@@ -129,6 +129,21 @@ def test_rows_are_joined_with_their_run_shard_and_seconds(tmp_path: Path) -> Non
     ]
 
 
+def test_a_replayed_call_is_not_paid_again_and_no_price_is_no_cost(tmp_path: Path) -> None:
+    run = _run(tmp_path, "r1", parts=1)
+    more = [
+        {"cost_usd": 0.5, "tokens_in": 7, "replayed": False},
+        {"cost_usd": 0.0, "tokens_in": 7, "replayed": True},
+        {"tokens_in": 1, "replayed": False},
+    ]
+    _write(run / "manifest/calls/shard-00000.bbbbbbbb.00000000.parquet", more, tables.CALLS)
+    (row,) = query(tmp_path, "SELECT cost_usd, tokens_in, tokens_out FROM runs").to_pylist()
+    assert row == {"cost_usd": 2.5, "tokens_in": 8, "tokens_out": None}
+    _write(tmp_path / "r2/manifest/calls/one.parquet", more[2:], tables.CALLS)
+    (tmp_path / "r2/run.json").write_text('{"run_id": "r2"}')
+    assert query(tmp_path, "SELECT cost_usd FROM runs", "r2")["cost_usd"].to_pylist() == [None]
+
+
 def test_what_no_record_names_does_not_count_but_its_calls_do(tmp_path: Path) -> None:
     run = _run(tmp_path, "r1")
     _stored(run, 0, "b" * 8)

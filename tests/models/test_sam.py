@@ -145,10 +145,43 @@ def test_boxes_from_the_map_agree_with_the_enlarged_mask(untrained: sam.Segmente
     ys, xs = np.mgrid[:64, :64] + 0.5
     for cx, cy, r in ((30, 20, 9.3), (12.2, 30, 4.6), (40.7, 24.1, 12)):
         logits = (r - np.hypot(xs - cx, ys - cy)).astype(np.float32)[None]
-        mask = untrained.masks(embedding, logits)[0]
+        mask = sam_masks.masks_of(torch.from_numpy(logits), embedding.square)[0].numpy()
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         exact = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
         assert np.abs(untrained.boxes(embedding, logits)[0] - exact).max() < 3
+
+
+def _cells(truth: np.ndarray) -> np.ndarray:
+    """A coarse map of a mask (bool HW of the square), float32 (1, 64, 64)."""
+    shares = truth.reshape(64, truth.shape[0] // 64, 64, -1).mean((1, 3))
+    return np.log((shares + 0.02) / (1.02 - shares)).astype(np.float32)[None]
+
+
+@pytest.mark.parametrize("side", [256, 768])
+def test_a_coarse_map_is_drawn_to_the_edge_that_the_picture_shows(
+    untrained: sam.Segmenter, side: int
+) -> None:
+    ys, xs = (np.mgrid[:side, :side] + 0.5) * 256 / side
+    truth = np.abs(xs - 90) + np.abs(ys - 120) < 31
+    grain = np.random.default_rng(0).normal(0, 6, (side, side, 3))
+    colored = np.where(truth[..., None], (200, 60, 40), (90, 110, 120)) + grain
+    embedding = untrained.embed(np.clip(colored, 0, 255).astype(np.uint8))
+    logits = _cells(np.hypot(xs - 90, ys - 120) < 25)  # rounder than it is
+    found = untrained.masks(embedding, logits)[0]
+    plain = sam_masks.masks_of(torch.from_numpy(logits), embedding.square)[0].numpy()
+    iou = (found & truth).sum() / (found | truth).sum()
+    before = (plain & truth).sum() / (plain | truth).sum()
+    assert iou > 0.93 and 1 - iou < (1 - before) / 2
+
+
+def test_a_guided_mask_stays_the_map_where_the_picture_shows_no_edge(
+    untrained: sam.Segmenter,
+) -> None:
+    embedding = untrained.embed(np.full((200, 256, 3), 128, np.uint8))
+    truth = np.zeros((256, 256), bool)
+    truth[40:120, 60:180] = True
+    found = untrained.masks(embedding, _cells(truth))[0]
+    assert (found & truth[:200]).sum() / (found | truth[:200]).sum() > 0.95
 
 
 def test_a_map_without_a_mask_has_no_box(untrained: sam.Segmenter) -> None:

@@ -119,16 +119,15 @@ def attempt_all(plan: Plan) -> None:
     storage = LocalStorage(plan.run_dir)
     driver = Driver(plan, storage)
     while grant := driver.grant():
-        attempt(plan, grant, storage)
-        driver.settle(grant.attempt)
+        driver.settle(grant.attempt, attempt(plan, grant, storage))
 
 
-def attempt(plan: Plan, grant: Grant, storage: Storage) -> Result:
+def attempt(plan: Plan, grant: Grant, storage: Storage, **settings: Any) -> Result:
     """One attempt, here and now."""
     return Attempt(
         plan,
         grant,
-        open_worker(NUMBERS, {}, plan),
+        open_worker(NUMBERS, settings, plan),
         storage,
         progress=Progress(),
         stopping=lambda: False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +25,8 @@ class ForgetfulDisk(Disk):
         self.root = root
         self.operations = 0
         self._cut_after = cut_after
+        self._lock = threading.Lock()
+        self._inodes = count()
         self._inode: dict[Path, int] = {}
         self._synced: dict[int, bytes] = {}
         self._durable: dict[Path, int | None] = {}
@@ -30,8 +34,14 @@ class ForgetfulDisk(Disk):
     def create(self, path: Path) -> IO[bytes]:
         self._count()
         file = super().create(path)
-        self._inode[path] = len(self._synced)
-        self._synced[self._inode[path]] = b""
+        self._new(path)
+        return file
+
+    def extend(self, path: Path) -> IO[bytes]:
+        self._count()
+        file = super().extend(path)
+        if path not in self._inode:
+            self._new(path)
         return file
 
     def sync(self, file: IO[bytes]) -> None:
@@ -60,6 +70,10 @@ class ForgetfulDisk(Disk):
 
     def sync_folder(self, path: Path) -> None:
         self._count()
+        with self._lock:
+            self._keep_names(path)
+
+    def _keep_names(self, path: Path) -> None:
         for name in [known for known in self._durable if known.parent == path]:
             del self._durable[name]
         for child in path.iterdir():
@@ -72,6 +86,10 @@ class ForgetfulDisk(Disk):
             for path, inode in self._durable.items()
             if inode is not None and self._reachable(path)
         }
+
+    def _new(self, path: Path) -> None:
+        self._inode[path] = next(self._inodes)
+        self._synced[self._inode[path]] = b""
 
     def _reachable(self, path: Path) -> bool:
         folder = path.parent

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.runner import rundir
+from pipeline.runner.calls import frames
 from pipeline.runner.storage import FsspecStorage, LocalStorage, Storage
 from pipeline.shards import Grant, Plan
 from tests.runner.conftest import attempt
@@ -126,7 +127,7 @@ def test_the_forgetful_disk_notices_a_missing_sync(
 
 
 def test_a_record_that_survives_a_power_cut_names_files_that_did(tmp_path: Path) -> None:
-    """The order of a commit: every file for good, then the record."""
+    """The order of a commit: the calls it rests on and every file for good, then the record."""
     whole = 0
     for cut in count(0, 3):
         disk = ForgetfulDisk(tmp_path / str(cut), cut)
@@ -146,9 +147,11 @@ def test_a_record_that_survives_a_power_cut_names_files_that_did(tmp_path: Path)
 
 
 def _check_survivors(there: dict[str, bytes]) -> int:
-    """How many records survived; each file they name is there with its digest."""
+    """How many records survived; each file they name, and each call, is there whole."""
     names = [path for path in there if path.startswith(rundir.RECORDS)]
+    kept = {e["key"] for e in frames(there.get("journal/shard-00000.00000000.calls", b""))}
     for record in (record for name in names for record in rundir.decode(there[name])):
         for file in record.files:
             assert hashlib.sha256(there[file.path]).hexdigest() == file.sha256
+        assert kept >= {f"e{index}/0" for index in range(record.first_index, record.next_index)}
     return len([name for name in names if not name.endswith(".tmp")])

@@ -1,8 +1,10 @@
 """Small real workers for the laws of the runners: every way to behave, and to misbehave.
 
-An entry is a number; its unit is `e<index>` and keeps `per_unit` rows, a few of them not.
-Settings: per_unit, units_per_entry, picture (times), pause_s, delay_s (by key), mark (a folder);
-poison, hang, freeze, kill_once, bug (lists of keys); broken, lie, extra.
+An entry is a number; its unit is `e<index>` and keeps `per_unit` rows, a few of them not. Every
+unit takes `calls` model calls of half a dollar and three tokens, one after the other.
+Settings: per_unit, units_per_entry, picture (times), ahead (units in work at a time), pause_s,
+delay_s (by key), calls, call_s, unpriced, mark (a folder); poison, hang, freeze, kill_once, bug
+(lists of keys); broken, lie, extra.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from manifests import tables
-from pipeline.shards import Unit
+from pipeline.shards import Ledger, Passed, Unit
 
 NUMBERS = "tests.runner.workers:numbers"
 
@@ -30,6 +35,22 @@ SCHEMA = pa.schema(
 )
 
 
+class Job(NamedTuple):
+    """A unit to make, or without a key the end of an entry."""
+
+    entry: int
+    key: str | None
+
+
+class Here(Executor):
+    """Does what is submitted at once, in the thread that submits it."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **rest: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*args, **rest))
+        return done
+
+
 class Numbers:
     """Makes rows of numbers."""
 
@@ -38,7 +59,6 @@ class Numbers:
     manifest: Mapping[str, pa.Schema] = {
         "rejections": tables.REJECTIONS,
         "timings": tables.TIMINGS,
-        "calls": tables.CALLS,
     }
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -46,23 +66,85 @@ class Numbers:
 
     def units(
         self,
-        index: int,
+        entries: range,
         *,
         skip: int,
         rows_left: int | None,
         crashed: frozenset[str],
+        careful: bool,
         started: Callable[[str], None],
-    ) -> Iterator[Unit]:
-        for place in range(skip, self.settings.get("units_per_entry", 1)):
-            key = f"e{index}" if not place else f"e{index}-{place}"
-            if key in crashed:
-                yield rejected(key, "crashed_worker")
-                continue
-            started(key)
-            self._behave(key)
-            unit = self._unit(key, index, rows_left)
-            rows_left = None if rows_left is None else rows_left - unit.kept
-            yield unit
+        ledger: Ledger,
+    ) -> Generator[Unit | Passed, None, None]:
+        """One thread per unit that is in work, and one `Job` after the other yielded."""
+        jobs = self._jobs(entries, skip)
+        ahead = 1 if careful else self.settings.get("ahead", 1)
+        with ThreadPoolExecutor(ahead) if ahead > 1 else Here() as pool:
+            begun: deque[tuple[Job, Future[None] | None]] = deque()
+            try:
+                for job in chain(jobs, repeat(None)):
+                    if job is not None:
+                        begun.append((job, self._begin(pool, job, crashed, started, ledger)))
+                    if job is not None and sum(w is not None for _, w in begun) < ahead:
+                        continue
+                    if not begun:
+                        return
+                    job, work = begun.popleft()
+                    if work is not None:
+                        work.result()
+                    made = self._result(job, crashed, rows_left)
+                    if isinstance(made, Unit) and rows_left is not None:
+                        rows_left -= made.kept
+                    yield made
+            finally:
+                for _, work in begun:
+                    if work is not None:
+                        work.cancel()
+
+    def _jobs(self, entries: range, skip: int) -> Iterator[Job]:
+        for index in entries:
+            for place in range(skip, self.settings.get("units_per_entry", 1)):
+                yield Job(index, f"e{index}" if not place else f"e{index}-{place}")
+            yield Job(index, None)
+            skip = 0
+
+    def _begin(
+        self,
+        pool: Executor,
+        job: Job,
+        crashed: frozenset[str],
+        started: Callable[[str], None],
+        ledger: Ledger,
+    ) -> Future[None] | None:
+        if job.key is None or job.key in crashed:
+            return None
+        started(job.key)
+        return pool.submit(self._work, job.key, ledger)
+
+    def _work(self, key: str, ledger: Ledger) -> None:
+        for turn in range(self.settings.get("calls", 1)):
+            self._call(key, turn, ledger)
+        self._behave(key)
+
+    def _call(self, key: str, turn: int, ledger: Ledger) -> None:
+        name = f"{key}/{turn}"
+        if known := ledger.find(name):
+            assert known["reply"] == f"seen {name}"
+            ledger.replayed(name, known)
+            return
+        ledger.check()
+        self._mark(name, "paid")
+        time.sleep(self.settings.get("call_s", 0))
+        sample = {"sample_id": f"{key}#0", "resolution": 224, "rollout": 0, "turn": turn}
+        cost = None if self.settings.get("unpriced") else 0.5
+        price = {"cost_usd": cost, "tokens_in": 2, "tokens_out": 1}
+        ledger.add(name, {**sample, **price, "reply": f"seen {name}"})
+
+    def _result(self, job: Job, crashed: frozenset[str], rows_left: int | None) -> Unit | Passed:
+        if job.key is None:
+            return Passed(job.entry)
+        if job.key in crashed:
+            return rejected(job.key, "crashed_worker")
+        return self._unit(job.key, job.entry, rows_left)
 
     def close(self) -> None:
         self._mark("closed")
@@ -90,9 +172,9 @@ class Numbers:
             return False
         return True
 
-    def _mark(self, key: str) -> None:
+    def _mark(self, key: str, what: str = "seen") -> None:
         if folder := self.settings.get("mark"):
-            with (Path(folder) / "seen").open("a") as file:
+            with (Path(folder) / what).open("a") as file:
                 file.write(f"{key} {os.getpid()} {os.environ.get('NODE', '')}\n")
 
     def _unit(self, key: str, index: int, rows_left: int | None) -> Unit:
@@ -109,7 +191,6 @@ class Numbers:
             "trajectories": rows,
             "steps": [{**name, "step": 0, "region": 0} for name in names],
             "timings": [{**name, "seconds": time.time()} for name in names],
-            "calls": [{**name, "cost_usd": 0.5, "tokens_in": 3} for name in names[:1]],
         }
         return Unit(key, self.settings.get("lie", count), made)
 

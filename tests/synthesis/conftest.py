@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.agent.scripted import ScriptedPolicy
+from pipeline.agent.crew import ScriptedCrews
 from pipeline.config import Config, config_from
 from pipeline.samples import rng_for
 from pipeline.scenes.draw import scene
 from pipeline.sources.base import Picture
 from pipeline.synthesis.solve import Solver, Tables
 from pipeline.synthesis.tasks import Prepared, prepare
+from tests.agent.fakes import Paper
 
 BUDGETS = (224, 448, 1024)
 Work = tuple[Picture, Prepared]
@@ -42,11 +43,11 @@ def work(config: Config) -> list[Work]:
 def solver(config: Config) -> Solver:
     from pipeline.models.sam import load
 
-    return Solver(config, ScriptedPolicy(), load("pocket"))
+    return Solver(config, ScriptedCrews(), load("pocket"))
 
 
 def solve_all(solver: Solver, work: Sequence[Work]) -> list[Tables]:
-    return [asyncio.run(solver.solve(picture, prepared)) for picture, prepared in work]
+    return [asyncio.run(solver.solve(picture, prepared, Paper())) for picture, prepared in work]
 
 
 @pytest.fixture(scope="session")

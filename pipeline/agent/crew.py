@@ -1,0 +1,108 @@
+"""Who works on one episode: a policy, its tools, a critic and a summariser, scripted or models."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.agent.actions import Policy
+from pipeline.agent.chat import ChatModel, Sampling
+from pipeline.agent.critic import Critic, SecondReading
+from pipeline.agent.desk import Desk, Ledger, Task
+from pipeline.agent.episode import Toolbox
+from pipeline.agent.families import Family
+from pipeline.agent.review import BlindCritic, InformedVerifier, Narrator
+from pipeline.agent.scripted import ScriptedPolicy
+from pipeline.agent.summary import Mechanical, Summariser
+from pipeline.agent.tools import Tools
+from pipeline.agent.vision import VisionPolicy
+from pipeline.agent.vision_tools import Eyes, VisionTools
+from pipeline.config import Config
+from pipeline.samples import Truth
+from pipeline.trajectory import Usage
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Everybody that one episode needs."""
+
+    policy: Policy
+    tools: Toolbox
+    critic: Critic
+    summariser: Summariser
+    desk: Desk | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of the episode's model calls."""
+        return self.desk.usage if self.desk else Usage()
+
+
+class Crews(Protocol):
+    """Makes a crew for each episode."""
+
+    @property
+    def in_flight(self) -> int:
+        """Episodes that are worth having under way at a time."""
+
+    @property
+    def workers(self) -> Executor | None:
+        """Where work of milliseconds is done, so that calls are not held up; None: on the spot."""
+
+    def crew(self, tools: Tools, task: Task, truth: Truth, ledger: Ledger) -> Crew:
+        """The crew of one episode; only an informed verifier is given the truth."""
+
+    async def close(self) -> None:
+        """Let go of models and connections."""
+
+
+@dataclass(frozen=True)
+class ScriptedCrews:
+    """The embedded default: computing, never waiting."""
+
+    policy: ScriptedPolicy = field(default_factory=ScriptedPolicy)
+    in_flight: int = 1
+    workers: None = None
+
+    def crew(self, tools: Tools, task: Task, truth: Truth, ledger: Ledger) -> Crew:
+        return Crew(self.policy, tools, SecondReading(), Mechanical())
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True)
+class VisionCrews:
+    """A vision language model as planner, reader, critic and summariser."""
+
+    model: ChatModel
+    family: Family
+    config: Config
+    workers: Executor
+    """Where pictures are cut, segmented and encoded."""
+
+    @property
+    def in_flight(self) -> int:
+        return self.config.endpoint.in_flight
+
+    def crew(self, tools: Tools, task: Task, truth: Truth, ledger: Ledger) -> Crew:
+        policy = self.config.policy
+        price = self.config.prices.get(self.model.name)
+        desk = Desk(self.model, ledger, task, price, seed=self.config.seed)
+        sampling = Sampling(policy.temperature, policy.top_p, policy.max_tokens)
+        eyes = Eyes(desk, self.family, sampling, self.workers)
+        planner = VisionPolicy(
+            f"{policy.kind}:{self.model.name}",
+            eyes,
+            self.config.episode.looks,
+            native=policy.native_tools,
+        )
+        informed = policy.critic == "informed"
+        critic: Critic = InformedVerifier(eyes, truth) if informed else BlindCritic(eyes)
+        return Crew(planner, VisionTools(tools, eyes), critic, Narrator(eyes), desk)
+
+    async def close(self) -> None:
+        """Close the model's connections and the threads."""
+        await self.model.close()
+        self.workers.shutdown(wait=True, cancel_futures=True)

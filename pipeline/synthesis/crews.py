@@ -1,0 +1,67 @@
+"""Which policy a configuration asks for, made ready: a scripted one, a server, a model in here."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.agent.chat import ChatModel
+from pipeline.agent.crew import Crews, ScriptedCrews, VisionCrews
+from pipeline.agent.families import family_of
+from pipeline.agent.roles import PROMPTS_SHA256
+from pipeline.agent.scripted import ScriptedPolicy
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+
+THREADS = 2
+"""For cutting, outlining, encoding and decoding beside the calls in flight."""
+
+
+async def open_crews(config: Config) -> Crews:
+    """The crews of a resolved configuration; raises `ConfigError`, `ModelError`."""
+    if config.policy.kind == "scripted":
+        return ScriptedCrews()
+    model = await _open_model(config)
+    family = family_of(model.name, config.policy.family)
+    return VisionCrews(model, family, config, ThreadPoolExecutor(THREADS, "pictures"))
+
+
+def prompts_sha256(config: Config) -> str:
+    """Digest of the wording that determines the policy's behaviour."""
+    scripted = config.policy.kind == "scripted"
+    return ScriptedPolicy.prompt_sha256 if scripted else PROMPTS_SHA256
+
+
+async def resolved(config: Config) -> Config:
+    """The configuration with `auto` and an unnamed model told: they decide what is made."""
+    policy, endpoint = config.policy, config.endpoint
+    if policy.kind == "auto":
+        from pipeline.agent.discovery import find_servers
+
+        servers = [server for server in find_servers() if server.models]
+        if not servers:
+            raise ConfigError(
+                "No server answers on the usual local ports.",
+                "Start one, or set policy.kind to endpoint and endpoint.urls.",
+            )
+        endpoint = endpoint.model_copy(update={"urls": (servers[0].url,)})
+        policy = policy.model_copy(update={"kind": "endpoint"})
+    config = config.model_copy(update={"policy": policy, "endpoint": endpoint})
+    if policy.kind in ("endpoint", "local") and policy.model is None:
+        if policy.kind == "local":
+            raise ConfigError("Policy 'local' has no model.", "Set policy.model to a folder.")
+        model = await _open_model(config)
+        await model.close()
+        told = policy.model_copy(update={"model": model.name})
+        config = config.model_copy(update={"policy": told})
+    return config
+
+
+async def _open_model(config: Config) -> ChatModel:
+    if config.policy.kind == "local":
+        from pipeline.agent.local import open_local
+
+        assert config.policy.model is not None
+        return await open_local(config.policy.model, device=config.policy.device)
+    from pipeline.agent.endpoint import open_endpoint
+
+    return await open_endpoint(config.endpoint, config.policy.model)
