@@ -16,9 +16,9 @@ from pipeline.runner import calls, journal
 from pipeline.runner.attempt import Result
 from pipeline.runner.budget import Purse
 from pipeline.runner.compact import compact
-from pipeline.runner.events import EventLog, any_events, seconds_worked
+from pipeline.runner.events import EventLog, any_events, last_event, seconds_worked
 from pipeline.runner.gc import gc
-from pipeline.runner.rundir import Record, compacted, records, records_after
+from pipeline.runner.rundir import Record, records, records_after
 from pipeline.runner.storage import Storage
 from pipeline.shards import Grant, Outcome, Plan, Spent, Status, quotas
 
@@ -66,9 +66,9 @@ class Driver:
         for record in records(storage):
             self._shards[record.shard].take(record)
         self._attempted = journal.shards(storage)
-        self._closed = compacted(storage)
-        """The run was finished before: nothing is to be noted."""
         self._refill()
+        self._closed = not self._pending and last_event(storage) == "finished"
+        """The run was finished before: nothing is to be noted."""
 
     def clear_doubts(self) -> None:
         """Grant those shards first in which a picture may have killed the process before."""
@@ -183,7 +183,8 @@ class Driver:
         if status == "done":
             with self._storage.alone():
                 calls.salvage(self._storage, for_good=True)
-                compact(self._storage)
+                if all(shard.ended for shard in self._shards):  # else more rows may be asked for
+                    compact(self._storage)
                 gc(self._storage, older_than_s=0, temporary_too=False)
         if not self._closed:
             self._note("finished" if status == "done" else status, reason)

@@ -47,6 +47,16 @@ def any_events(storage: Storage) -> bool:
     return any(not file.temporary for file in storage.list(FOLDER))
 
 
+def last_event(storage: Storage) -> str:
+    """The last thing that a driver noted of this run; empty when there is nothing."""
+    files = [file for file in storage.list(FOLDER) if not file.temporary]
+    if not files:
+        return ""
+    newest = max(files, key=lambda file: file.name)
+    table = pq.ParquetFile(io.BytesIO(storage.read(newest.path))).read(["event"])
+    return str(table["event"][-1])
+
+
 def seconds_worked(storage: Storage, commits: Iterable[datetime]) -> float:
     """Seconds from each session's first event to its last one, or to its last commit.
 

@@ -132,11 +132,6 @@ def records_after(storage: Storage, shard: int, part: int) -> list[Record]:
     return [record for record in whole if record.shard == shard and record.part >= part]
 
 
-def compacted(storage: Storage) -> bool:
-    """Whether the run is finished and its manifest in one piece."""
-    return any(file.path == COMPACT_RECORDS for file in storage.list(RECORDS))
-
-
 def write_run(storage: Storage, fields: Mapping[str, Any]) -> bool:
     """Write `run.json` for good, unless the run has one: False then."""
     text = json.dumps(fields, indent=2, ensure_ascii=False, sort_keys=False)

@@ -118,6 +118,14 @@ def test_a_worker_of_another_kind_is_refused(bench: Bench) -> None:
         bench.run(bench.plan(kind="prompts"))
 
 
+def test_a_run_that_is_done_can_be_asked_for_more_rows(bench: Bench) -> None:
+    for rows in (3, 3, 20):
+        outcome = bench.run(bench.plan(rows=rows))
+        assert (outcome.status, outcome.kept) == ("done", rows)
+        assert len(samples(bench)) == rows and whole(bench.plan())
+    assert _status(bench) == "done"
+
+
 def test_stop_drains_and_the_same_plan_continues(bench: Bench) -> None:
     plan = bench.plan()
     stop, listen = stop_after(2)

@@ -11,7 +11,9 @@ from manifests.database import connect
 from pipeline.config import Config, config_from
 from pipeline.runner.rundir import records
 from pipeline.runner.storage import storage_at
+from pipeline.shards import Passed, Unit
 from pipeline.synthesis.run import Summary, synthesize
+from tests.agent.fakes import Paper
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("synthesis")]
 
@@ -91,9 +93,17 @@ def test_a_file_that_changed_since_it_was_listed_is_rejected(photos: Path, tmp_p
     worker = open_worker(
         {"config": config.describe(), "source": str(photos), "listing": str(listing)}
     )
-    (unit,) = worker.units(
-        row, skip=0, rows_left=None, crashed=frozenset(), started=lambda key: None
+    unit, passed = worker.units(
+        range(row, row + 1),
+        skip=0,
+        rows_left=None,
+        crashed=frozenset(),
+        careful=False,
+        started=lambda key: None,
+        ledger=Paper(),
     )
+    worker.close()
+    assert isinstance(unit, Unit) and passed == Passed(row)
     assert [r["reason"] for r in unit.tables["rejections"]] == ["source_changed"]
 
 
