@@ -176,11 +176,12 @@ def _window(pixels: np.ndarray, spot: Spot) -> tuple[np.ndarray, tuple[float, fl
     x0, y0 = round(spot.x - side / 2), round(spot.y - side / 2)
     x1, y1 = x0 + round(side), y0 + round(side)
     height, width = pixels.shape[:2]
-    rows = np.clip(np.arange(y0, y1), 0, height - 1)
-    columns = np.clip(np.arange(x0, x1), 0, width - 1)
-    cut = Image.fromarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    cut = Image.fromarray(np.asarray(cut)[rows - rows[0]][:, columns - columns[0]])
-    square = cut.resize((WINDOW_PX, WINDOW_PX), Image.Resampling.BILINEAR)
+    cut = pixels[max(y0, 0) : max(y1, 1), max(x0, 0) : max(x1, 1)]
+    beyond = [(max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)), (0, 0)]
+    if any(map(any, beyond)):
+        cut = np.pad(cut, beyond, mode="edge")
+    size = (WINDOW_PX, WINDOW_PX)
+    square = Image.fromarray(np.ascontiguousarray(cut)).resize(size, Image.Resampling.BILINEAR)
     return np.asarray(square), (float(x0), float(y0)), WINDOW_PX / round(side)
 
 

@@ -34,7 +34,7 @@ from pipeline.sources.specs import open_source
 from pipeline.synthesis.crews import prompts_sha256, resolved
 
 KIND = "trajectories"
-PROTOCOL = 1
+PROTOCOL = 2
 """Rises when the same settings come to mean other rows."""
 WORKER = "pipeline.synthesis.worker:open_worker"
 PACKAGES = ("cofpipe", "numpy", "pillow", "pyarrow", "ray", "segment-anything", "torch")
