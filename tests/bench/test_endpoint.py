@@ -93,7 +93,7 @@ def _steady_rate(log: list[tuple[float, float | None]], latency_s: float) -> flo
 @pytest.mark.parametrize(("at_once", "latency_s"), [(128, 1.0), (512, 2.0)])
 def test_pictures_encoded_beforehand(at_once: int, latency_s: float) -> None:
     rng = np.random.default_rng(0)
-    grain = rng.integers(0, 255, (280, 280, 3), np.uint8)
+    grain = rng.integers(0, 255, (56, 56, 3), np.uint8)
     picture = picture_of(Image.fromarray(grain).resize((448, 448)), 90)
 
     async def ask(url: str) -> float:
@@ -128,11 +128,11 @@ def test_crops_cut_and_encoded_on_the_way(faulty: bool) -> None:
     """Whole episodes: two planner turns, a critic and a summary for each."""
     from pipeline.models.sam import load
 
-    at_once, latency_s, episodes = 128, 1.0, 1200
+    at_once, latency_s, episodes = 128, 1.0, 800
     config = config_from(
         {"policy": {"kind": "endpoint"}, "endpoint": {"in_flight": at_once, "tries": 8}}
     )
-    grain = np.random.default_rng(0).integers(0, 255, (700, 1000, 3), np.uint8)
+    grain = np.random.default_rng(0).integers(0, 255, (70, 100, 3), np.uint8)
     image = Image.fromarray(grain).resize((2000, 1400))
     lags: list[float] = []
 

@@ -51,7 +51,7 @@ def test_a_worker_that_looks_ahead_is_stopped_and_continued(local: Bench) -> Non
     plan = local.plan(entries=3, shards=1, part_rows=4)
     settings = {"units_per_entry": 9, "ahead": 4, "calls": 2, "mark": str(local.folder)}
     stop, listen = stop_after(2)
-    local.run(plan, workers=1, pause_s=0.02, stop=stop, on_event=listen, **settings)
+    local.run(plan, workers=1, pause_s=0.1, stop=stop, on_event=listen, **settings)
     assert 0 < len(samples(local)) < 54
     local.run(plan, workers=1, **settings)
     assert len(set(samples(local))) == len(samples(local)) == 54
