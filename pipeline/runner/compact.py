@@ -118,10 +118,10 @@ def _sweep(storage: Storage) -> None:
     named = {file.path for record in records(storage) for file in record.files}
     for kind in storage.folders("manifest"):
         folder = f"manifest/{kind}"
-        for path in _segments(storage, folder):
-            if "/compact-" in path and (path in named or folder == CALLS):
-                for name in replaced(storage, path):
-                    storage.remove(f"{folder}/{name}")
+        whole = [path for path in _segments(storage, folder) if "/compact-" in path]
+        whole = [path for path in whole if path in named or folder == CALLS]
+        for name in sorted(set().union(*(replaced(storage, path) for path in whole))):
+            storage.remove(f"{folder}/{name}")
     for path in _segments(storage, RECORDS):
         if path != COMPACT_RECORDS:
             storage.remove(path)
