@@ -64,7 +64,7 @@ def test_a_killed_worker_pays_again_for_no_more_than_was_not_yet_written(
         written = sum(call["role"] == "planner" for call in entries)
         summary = synthesize(config, shards=2, address="none")
         again = _planned(server.log)
-    assert 0 < len(paid) and len(paid & again) <= len(paid) - written
+    assert len(paid) > 0 and len(paid & again) <= len(paid) - written
     assert (summary.status, summary.kept) == ("done", undisturbed.kept)
     for table, last in (("trajectories", "rollout"), ("steps", "step"), ("traces", "turn")):
         sql = f"select * from {table} order by sample_id, resolution, {last}"
