@@ -148,7 +148,7 @@ def _outlined(pixels: np.ndarray, spot: Spot, segmenter: Segmenter) -> Candidate
     half = spot.side * scale / 2
     middle = WINDOW_PX / 2
     around = (middle - half, middle - half, middle + half, middle + half)
-    found = outlines(segmenter, window, around, centre=True)
+    found = outlines(segmenter, window, around, centre=False)
     match = likelihood(window, spot.color)
     best, agreement = _best_mask(found, match, 2 * half, (middle, middle))
     if agreement < AGREEMENT:
