@@ -129,6 +129,10 @@ class ShardWorker(Protocol):
         """Name of the main kind, such as `trajectories`."""
 
     @property
+    def at_once(self) -> int:
+        """Attempts that it works on at a time: `units` is then called from so many threads."""
+
+    @property
     def schemas(self) -> Mapping[str, pa.Schema]:
         """Data tables by kind, with the metadata their readers need."""
 
@@ -185,7 +189,7 @@ class Plan:
     stall_s: float = 600.0
     """A worker that starts and ends nothing for this long is hung."""
     window: int = 2
-    """Shards granted to a worker at a time: the second waits while the first one ends."""
+    """Shards granted to a worker at a time: the next one waits, or fills the first one's tail."""
     budget_usd: float | None = None
     """Where spending stops, earlier sessions included; None is no limit."""
     budget_tokens: int | None = None

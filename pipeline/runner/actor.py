@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pipeline.runner.attempt import Attempt, Counts, Progress, Result, open_worker
@@ -28,23 +30,42 @@ class Actor:
         self._progress = Progress()
         self._drain = threading.Event()
         self._worker: ShardWorker | None = None
+        self._at_once = 1
+        self._places = threading.Semaphore(1)
+        self._entrance = threading.Lock()
 
     def open(self, worker: str, settings: dict[str, Any]) -> None:
         """Make the worker, which loads its models."""
         self._worker = open_worker(worker, settings, self._plan)
+        self._at_once = self._worker.at_once
+        self._places = threading.Semaphore(self._at_once)
 
     def attempt(self, grant: Grant) -> Result:
-        """Attempt one shard."""
+        """Attempt one shard, beside as many others as the worker takes at once.
+
+        One that looks for the unit that killed a process is alone in this one.
+        """
         assert self._worker is not None
-        return Attempt(
-            self._plan,
-            grant,
-            self._worker,
-            self._storage,
-            progress=self._progress,
-            stopping=self._drain.is_set,
-            runner="ray",
-        ).run()
+        with self._room(self._at_once if grant.doubted else 1):
+            return Attempt(
+                self._plan,
+                grant,
+                self._worker,
+                self._storage,
+                progress=self._progress,
+                stopping=self._drain.is_set,
+                runner="ray",
+            ).run()
+
+    @contextmanager
+    def _room(self, places: int) -> Iterator[None]:
+        with self._entrance:
+            for _ in range(places):
+                self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release(places)
 
     def progress(self, seen: int) -> tuple[Counts, list[Record]]:
         """Counts so far, and the records after `seen`."""

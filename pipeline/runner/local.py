@@ -13,7 +13,7 @@ from pipeline.errors import CofpipeError
 from pipeline.runner.attempt import Attempt, Progress, Result, open_worker
 from pipeline.runner.driver import Driver, OnEvent
 from pipeline.runner.storage import Storage, storage_at
-from pipeline.shards import Grant, Outcome, Plan, Status
+from pipeline.shards import Grant, Outcome, Plan, ShardWorker, Status
 
 _LOOK_S = 0.2
 """Longest time between two looks at the threads."""
@@ -109,15 +109,17 @@ class _Crew:
 
     def _check(self, hand: _Hand) -> None:
         """Raise `CofpipeError` when a thread has been silent for too long."""
-        if hand.grant is None or not hand.silent(self._plan.stall_s):
+        if not hand.grants or not hand.silent(self._plan.stall_s):
             return
         why = f"no progress for {self._plan.stall_s:g} s"
-        self._driver.forsake(hand.grant.attempt, why)
+        shards = ", ".join(str(grant.shard) for grant in hand.grants.values())
+        for attempt in hand.grants:
+            self._driver.forsake(attempt, why)
         self._driver.worker_lost(why)
         self._driver.fail(why)
         self._drain.set()
         raise CofpipeError(
-            f"A worker made {why} in shard {hand.grant.shard}.",
+            f"A worker made {why} in shard {shards}.",
             "Run the same command again; a picture that does it twice is rejected.",
         )
 
@@ -131,35 +133,57 @@ class _Crew:
         """A thread's life: make the worker, then attempt shard after shard."""
         try:
             work = open_worker(*self._worker, self._plan)
+            others = [
+                threading.Thread(
+                    target=self._attempts, args=(hand, work, True), name=f"{hand.thread.name}+{n}"
+                )
+                for n in range(1, work.at_once)
+            ]
             try:
-                while grant := self._next(hand):
-                    attempt = Attempt(
-                        self._plan,
-                        grant,
-                        work,
-                        self._storage,
-                        progress=hand.progress,
-                        stopping=self._stopping,
-                        runner="local",
-                    )
-                    self._settle(hand, grant, attempt.run())
+                for other in others:
+                    other.start()
+                self._attempts(hand, work, False)
             finally:
+                for other in others:
+                    other.join()
                 work.close()
-        except BaseException as error:  # noqa: BLE001 — handed to the thread that watches, which raises it
-            with self._changed:
-                self._error = self._error or error
-                hand.grant = None
-                self._drain.set()
-                self._changed.notify_all()
+        except BaseException as error:  # noqa: BLE001 — handed to the thread that watches
+            self._failed(hand, error)
+
+    def _attempts(self, hand: _Hand, work: ShardWorker, beside: bool) -> None:
+        """Attempt shard after shard; `beside` another thread of the worker only while many wait."""
+        try:
+            while grant := self._next(hand, beside):
+                attempt = Attempt(
+                    self._plan,
+                    grant,
+                    work,
+                    self._storage,
+                    progress=hand.progress,
+                    stopping=self._stopping,
+                    runner="local",
+                )
+                self._settle(hand, grant, attempt.run())
+        except BaseException as error:  # noqa: BLE001 — handed to the thread that watches
+            self._failed(hand, error)
+
+    def _failed(self, hand: _Hand, error: BaseException) -> None:
+        """Have the thread that watches raise the error."""
+        with self._changed:
+            self._error = self._error or error
+            hand.grants.clear()
+            self._drain.set()
+            self._changed.notify_all()
 
     def _stopping(self) -> bool:
         return self._stop.is_set() or self._drain.is_set()
 
-    def _next(self, hand: _Hand) -> Grant | None:
+    def _next(self, hand: _Hand, beside: bool) -> Grant | None:
         """The next grant, waited for while others may still leave something to do."""
         with self._changed:
             while not self._stopping() and not self._driver.finished:
-                if grant := self._driver.grant():
+                many = self._driver.waiting > len(self._hands) and not self._driver.doubtful
+                if (many or not beside) and (grant := self._driver.grant()):
                     hand.begin(grant)
                     return grant
                 self._changed.wait(_LOOK_S)
@@ -167,7 +191,7 @@ class _Crew:
 
     def _settle(self, hand: _Hand, grant: Grant, result: Result) -> None:
         with self._changed:
-            hand.grant = None
+            hand.grants.pop(grant.attempt)
             self._take_records()
             self._driver.settle(grant.attempt, result)
             self._changed.notify_all()
@@ -180,14 +204,16 @@ class _Hand:
 
     def __init__(self) -> None:
         self.progress = Progress()
-        self.grant: Grant | None = None
+        self.grants: dict[str, Grant] = {}
+        """Under way, by attempt."""
         self.taken = 0
         self._counts = (0, 0, 0)
         self._since = 0.0
 
     def begin(self, grant: Grant) -> None:
-        self.grant = grant
-        self._since = time.monotonic()
+        if not self.grants:
+            self._since = time.monotonic()
+        self.grants[grant.attempt] = grant
 
     def silent(self, limit_s: float) -> bool:
         """Whether nothing was begun, finished or committed for this long."""

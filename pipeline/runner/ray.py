@@ -26,8 +26,8 @@ from pipeline.shards import Grant, Outcome, Plan, Status
 _LOOK_S = 1.0
 """Longest time between two questions about a worker's progress."""
 _CLOSE_S = 5.0
-_WATCH = "watch"
-"""Concurrency group in which an actor answers while it works."""
+_WATCH, _WORK = "watch", "work"
+"""Concurrency groups: an actor answers while it works."""
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -108,14 +108,15 @@ class _Hand:
     ) -> None:
         import ray
 
-        make: Any = ray.remote(concurrency_groups={_WATCH: 1})(Actor)
+        groups = {_WATCH: 1, _WORK: plan.window}
+        make: Any = ray.remote(concurrency_groups=groups)(Actor)
         options = {"max_restarts": 0, "scheduling_strategy": "SPREAD", **needs}
         self.actor = make.options(**options).remote(plan)
         self.opening: Any = self.actor.open.remote(*worker)
         self.asked: Any = None
         self.asked_at = 0.0
         self.attempts: dict[Any, str] = {}
-        """Attempts under way by the reference of their result, the running one first."""
+        """Attempts under way or waiting, by the reference of their result."""
         self.taken = 0
         self._counts = (0, 0, 0)
         self._heard = time.monotonic()
@@ -127,7 +128,8 @@ class _Hand:
     def give(self, grant: Grant) -> None:
         if not self.attempts:
             self._heard = time.monotonic()
-        self.attempts[self.actor.attempt.remote(grant)] = grant.attempt
+        attempt = self.actor.attempt.options(concurrency_group=_WORK)
+        self.attempts[attempt.remote(grant)] = grant.attempt
 
     def ask(self, every_s: float) -> None:
         """Ask for progress, unless a question is open or the last one is recent."""

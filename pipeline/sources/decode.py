@@ -7,6 +7,8 @@ decoded; Pillow's global settings are never touched.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,14 +55,27 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
     """The first frame as upright RGB on white, without metadata; raises `BadImage` only."""
     if len(data) > max_bytes:
         raise BadImage("too_large", f"{len(data)} bytes, at most {max_bytes}")
+    with _opened(data, max_pixels) as image:
+        _check_tiles(image, max_pixels)
+        image.load()
+        return _plain(_transpose(_to_rgb(image), _orientation(image)))
+
+
+def pixels_of(data: bytes) -> int:
+    """Pixels of the picture as its header says; raises `BadImage` as `decode` does."""
+    with _opened(data, MAX_PIXELS) as image:
+        return image.width * image.height
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture with its header read and checked; what goes wrong with it is a `BadImage`."""
     kind = format_of(data)
     _check_header(data, kind, max_pixels)
     try:
         with _OPENERS[kind](io.BytesIO(data)) as image:
             check_size(image.size, max_pixels)
-            _check_tiles(image, max_pixels)
-            image.load()
-            return _plain(_transpose(_to_rgb(image), _orientation(image)))
+            yield image
     except BadImage:
         raise
     except Exception as error:  # plugins raise anything on hostile bytes

@@ -1,31 +1,25 @@
 """The synthesis worker: reads pictures of its shard, solves their problems, yields rows.
 
-Opened once by the runner and holds the models; it is given listing rows and nothing else. Its
-event loop has a thread of its own, so calls go on while the runner writes.
+Opened once by the runner and holds the models; it is given listing rows and nothing else.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping
-from concurrent.futures import Executor
-from contextlib import aclosing
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from manifests.tables import DATA, MANIFEST
 from pipeline.config import Config, config_from
-from pipeline.errors import BadImage, BudgetReached
+from pipeline.errors import BadImage
 from pipeline.samples import Rejection
 from pipeline.shards import Ledger, Passed, Unit
 from pipeline.sources.base import Picture, Source
 from pipeline.sources.listing import read_listing
 from pipeline.sources.specs import open_source
-from pipeline.synthesis.ahead import in_order
 from pipeline.synthesis.crews import open_crews
 from pipeline.synthesis.solve import Solver, Tables
+from pipeline.synthesis.stream import Stream, off_loop
 from pipeline.synthesis.tasks import prepare
 
 if TYPE_CHECKING:
@@ -35,12 +29,8 @@ MAIN = "trajectories"
 _WITH_PICTURE = ("trajectories", "rejected")
 _WITHOUT_PICTURE = ("steps", "traces")
 
-PICTURES_AHEAD = 64
-"""Pictures in work at a time, at most, where episodes wait for a model."""
-GRACE_S = 30.0
-"""Time for calls under way to end when an attempt stops."""
-
-T = TypeVar("T")
+MOST_AHEAD = 256
+"""Pictures of one attempt that wait for a model or for room, at most."""
 
 
 def open_worker(settings: dict[str, Any]) -> SynthesisWorker:
@@ -61,14 +51,19 @@ class SynthesisWorker:
         self._config = config
         self._source = source
         self._listing = listing
-        self._loop = _Loop()
-        self._crews = self._loop.run(open_crews(config))
+        self._stream = Stream()
+        self._crews = self._stream.run(open_crews(config))
         segmenter = config.segmenter
         self._solver = Solver(
             config, self._crews, load(segmenter.checkpoint, segmenter.variant, segmenter.device)
         )
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {n: MANIFEST[n] for n in ("rejections", "timings")}
+
+    @property
+    def at_once(self) -> int:
+        """A second attempt where episodes wait for a model: it fills the first one's tail."""
+        return 1 if self._crews.in_flight == 1 else 2
 
     def units(
         self,
@@ -82,21 +77,28 @@ class SynthesisWorker:
         ledger: Ledger,
     ) -> Generator[Unit | Passed, None, None]:
         """One unit for each picture of the listing rows, as many in work as the policy is worth."""
-        gate = _Gate(ledger)
-        shard = _Shard(self._solver, self._config, gate, crashed, started, self._crews.workers)
-        ahead = 1 if careful else min(self._crews.in_flight, PICTURES_AHEAD)
-        stream = shard.units(self._pictures(entries, skip), ahead, rows_left)
-        try:
-            while (unit := self._loop.run(_next(stream))) is not None:
-                yield unit
-        finally:
-            gate.closed = True
-            self._loop.run(stream.aclose())
+
+        async def make(picture: Picture, ledger: Ledger, rows_left: int | None) -> Tables:
+            if picture.image_id not in crashed:
+                started(picture.image_id)
+                return await self._tables(picture, ledger, rows_left)
+            tables = Tables()
+            tables.reject(_gone(picture, "worker", "crashed_worker", ""), picture.image_id)
+            return tables
+
+        return self._stream.units(
+            self._pictures(entries, skip),
+            make,
+            ledger,
+            ahead=1 if careful else min(self._crews.in_flight, MOST_AHEAD),
+            rows_left=rows_left,
+            threads=self._crews.workers,
+        )
 
     def close(self) -> None:
         """Let go of connections, models and the event loop."""
-        self._loop.run(self._crews.close())
-        self._loop.close()
+        self._stream.run(self._crews.close())
+        self._stream.close()
 
     def _pictures(self, entries: range, skip: int) -> Iterator[Picture | Passed]:
         """The pictures of listing rows without the first `skip`, and the end of each row."""
@@ -107,110 +109,17 @@ class SynthesisWorker:
                     yield picture
             yield Passed(index)
 
-
-class _Shard:
-    """What the units of one attempt have in common."""
-
-    def __init__(
-        self,
-        solver: Solver,
-        config: Config,
-        ledger: Ledger,
-        crashed: frozenset[str],
-        started: Callable[[str], None],
-        threads: Executor | None,
-    ) -> None:
-        self._solver = solver
-        self._config = config
-        self._ledger = ledger
-        self._crashed = crashed
-        self._started = started
-        self._threads = threads
-
-    async def units(
-        self, pictures: Iterator[Picture | Passed], ahead: int, rows_left: int | None
-    ) -> AsyncGenerator[Unit | Passed, None]:
-        """Units in the pictures' order, cut where `rows_left` are kept."""
-        left = rows_left
-
-        async def makers() -> AsyncGenerator[partial[Any], None]:
-            while (picture := await self._off_loop(next, pictures, None)) is not None:
-                yield partial(self._tables, picture, left if ahead == 1 else None)
-
-        grace_s = GRACE_S if ahead > 1 else 0.0
-        async with aclosing(in_order(makers(), ahead, grace_s)) as done:
-            async for picture, tables in done:
-                if isinstance(picture, Passed):
-                    yield picture
-                    continue
-                if left is not None:
-                    if tables.kept > left:  # worked on ahead: cut by going over its calls again
-                        _, tables = await self._tables(picture, left)
-                    left -= tables.kept
-                yield tables.unit(picture.image_id)
-                if left == 0:
-                    return
-
-    async def _tables(
-        self, picture: Picture | Passed, rows_left: int | None
-    ) -> tuple[Picture | Passed, Tables]:
-        tables = Tables()
-        if isinstance(picture, Passed):
-            return picture, tables
-        if picture.image_id in self._crashed:
-            tables.reject(_gone(picture, "worker", "crashed_worker", ""), picture.image_id)
-            return picture, tables
-        self._started(picture.image_id)
+    async def _tables(self, picture: Picture, ledger: Ledger, rows_left: int | None) -> Tables:
+        """What comes of one picture."""
+        task, seed, threads = self._config.task, self._config.seed, self._crews.workers
         try:
-            prepared = await self._off_loop(prepare, picture, self._config.task, self._config.seed)
+            prepared = await off_loop(threads, prepare, picture, task, seed)
         except BadImage as error:
+            tables = Tables()
             stage = "task" if error.reason == "no_task" else "decode"
             tables.reject(_gone(picture, stage, error.reason, error.detail), picture.image_id)
-            return picture, tables
-        return picture, await self._solver.solve(picture, prepared, self._ledger, rows_left)
-
-    async def _off_loop(self, work: Callable[..., T], *args: Any) -> T:
-        """Work of milliseconds, kept off the loop where others wait for it."""
-        if self._threads is None:
-            return work(*args)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
-
-
-class _Gate:
-    """A ledger that lets no new call out once it is closed."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self.find, self.add, self.replayed = ledger.find, ledger.add, ledger.replayed
-        self.closed = False
-
-    def check(self) -> None:
-        if self.closed:
-            raise BudgetReached("The attempt is ending.")
-        self._ledger.check()
-
-
-class _Loop:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for the work's result; its errors pass through."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _next(stream: AsyncGenerator[T, None]) -> T | None:
-    """The next of a stream, or None at its end."""
-    return await anext(stream, None)
+            return tables
+        return await self._solver.solve(picture, prepared, ledger, rows_left)
 
 
 def schemas() -> dict[str, pa.Schema]:

@@ -23,6 +23,7 @@ class Questions:
     """Keeps two rows for every entry but the third, which it rejects."""
 
     main = "trajectories"
+    at_once = 1
     schemas: Mapping[str, pa.Schema] = {
         "trajectories": pa.schema([*tables.TRAJECTORIES, _IMAGE], tables.TRAJECTORIES.metadata),
         "steps": tables.STEPS,

@@ -34,12 +34,12 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int, 
     return digests(plan)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(("workers", "at_once"), [(1, 1), (2, 1), (4, 1), (1, 2), (2, 3)])
 def test_every_entry_is_done_once_and_data_do_not_depend_on_who_made_them(
-    bench: Bench, reference: dict[tuple[int, int, str], str], workers: int
+    bench: Bench, reference: dict[tuple[int, int, str], str], workers: int, at_once: int
 ) -> None:
     plan = bench.plan()
-    outcome = bench.run(plan, workers=workers)
+    outcome = bench.run(plan, workers=workers, at_once=at_once)
     assert (outcome.status, outcome.shards_done) == ("done", 4)
     assert samples(bench) == expected(24)
     assert set(rejected(bench).values()) == {"unlucky"}
@@ -76,10 +76,13 @@ def test_killed_workers_lose_no_row_and_double_none(
 
 
 @pytest.mark.slow
-def test_a_picture_that_kills_two_workers_is_rejected_and_no_other(bench: Bench) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_picture_that_kills_two_workers_is_rejected_and_no_other(
+    bench: Bench, at_once: int
+) -> None:
     plan = bench.plan()
     others_are_busy = {"e0": 1.0, "e6": 0.4}
-    outcome = bench.run_until_done(plan, poison=["e6"], delay_s=others_are_busy)
+    outcome = bench.run_until_done(plan, poison=["e6"], delay_s=others_are_busy, at_once=at_once)
     assert outcome.status == "done"
     crashed = [name for name, reason in rejected(bench).items() if reason == "crashed_worker"]
     assert crashed == ["e6#0"]
@@ -94,6 +97,22 @@ def test_a_worker_that_sleeps_for_ever_is_noticed(bench: Bench) -> None:
     assert outcome.status == "done"
     assert rejected(bench)["e8#0"] == "crashed_worker"
     assert samples(bench) == expected(24, without=(8,))
+
+
+def test_a_worker_that_takes_two_begins_the_next_shard_before_the_last_one_ends(
+    bench: Bench,
+) -> None:
+    order = []
+    bench.run(
+        bench.plan(),
+        workers=1,
+        at_once=2,
+        delay_s={"e5": 1.0},
+        on_event=lambda event: order.append((event["event"], event.get("shard"))),
+    )
+    ended = [place for place, (event, _) in enumerate(order) if event == "committed"]
+    assert order.index(("granted", 1)) < ended[0]
+    assert order[ended[0]] == ("committed", 1)
 
 
 def test_an_error_of_the_workers_code_ends_the_run_and_is_nobodys_death(bench: Bench) -> None:

@@ -3,7 +3,7 @@
 An entry is a number; its unit is `e<index>` and keeps `per_unit` rows, a few of them not. Every
 unit takes `calls` model calls of half a dollar and three tokens, one after the other.
 Settings: per_unit, units_per_entry, picture (times), ahead (units in work at a time), pause_s,
-delay_s (by key), calls, call_s, unpriced, mark (a folder); poison, hang, freeze, kill_once, bug
+delay_s (by key), at_once (attempts), calls, call_s, unpriced, mark (a folder); poison, hang, freeze, kill_once, bug
 (lists of keys); broken, lie, extra.
 """
 
@@ -63,6 +63,7 @@ class Numbers:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
+        self.at_once = settings.get("at_once", 1)
 
     def units(
         self,

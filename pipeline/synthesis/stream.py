@@ -1,0 +1,161 @@
+"""Pictures in work: many at a time, of one attempt or two, handed out in their order.
+
+Owns the event loop on which calls wait, in a thread of its own so that they go on while the runner
+writes. What is made of a picture is an argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+from pipeline.errors import BadImage, BudgetReached
+from pipeline.shards import Ledger, Passed, Unit
+from pipeline.sources.base import Picture
+from pipeline.sources.decode import pixels_of
+from pipeline.synthesis.ahead import in_order
+from pipeline.synthesis.room import Room
+from pipeline.synthesis.solve import Tables
+
+ROOM_PIXELS = 400_000_000
+"""Of pictures in work at a time: 1.2 GB when decoded."""
+GRACE_S = 30.0
+"""Time for calls under way to end when an attempt stops."""
+
+T = TypeVar("T")
+Make = Callable[[Picture, Ledger, int | None], Awaitable[Tables]]
+"""What becomes of a picture, with so many rows left to keep; may be asked again and calls nobody
+twice."""
+
+
+class Stream:
+    """The pictures that one worker has in work."""
+
+    def __init__(self) -> None:
+        self._room = Room(ROOM_PIXELS)
+        self._ranks = count()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for the work's result on the loop; its errors pass through."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def units(
+        self,
+        pictures: Iterator[Picture | Passed],
+        make: Make,
+        ledger: Ledger,
+        *,
+        ahead: int,
+        rows_left: int | None,
+        threads: Executor | None,
+    ) -> Generator[Unit | Passed, None, None]:
+        """What `make` gives for each picture, in their order, with up to `ahead` in work.
+
+        An attempt that began earlier has the room that it can use; a later one fills the rest.
+        """
+        gate = _Gate(ledger)
+        attempt = _Attempt(make, gate, self._room, next(self._ranks), ahead, threads)
+        stream = attempt.units(pictures, rows_left)
+        try:
+            while (unit := self.run(_next(stream))) is not None:
+                yield unit
+        finally:
+            gate.closed = True
+            self.run(stream.aclose())
+
+    def close(self) -> None:
+        """End the loop."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What the units of one attempt have in common."""
+
+    make: Make
+    ledger: Ledger
+    room: Room
+    rank: int
+    ahead: int
+    threads: Executor | None
+
+    async def units(
+        self, pictures: Iterator[Picture | Passed], rows_left: int | None
+    ) -> AsyncGenerator[Unit | Passed, None]:
+        """Units in the pictures' order, cut where `rows_left` are kept."""
+        left = rows_left
+
+        async def makers() -> AsyncGenerator[partial[Any], None]:
+            while (picture := await off_loop(self.threads, next, pictures, None)) is not None:
+                yield partial(self._made, picture, left if self.ahead == 1 else None)
+
+        grace_s = GRACE_S if self.ahead > 1 else 0.0
+        async with aclosing(in_order(makers(), self.ahead, grace_s)) as done:
+            async for picture, tables in done:
+                if tables is None:
+                    yield picture
+                    continue
+                if left is not None:
+                    if tables.kept > left:  # worked on ahead: cut by going over its calls again
+                        _, tables = await self._made(picture, left)
+                    left -= tables.kept
+                yield tables.unit(picture.image_id)
+                if left == 0:
+                    return
+
+    async def _made(
+        self, picture: Picture | Passed, rows_left: int | None
+    ) -> tuple[Any, Tables | None]:
+        if isinstance(picture, Passed):
+            return picture, None
+        pixels = await off_loop(self.threads, _pixels, picture)
+        async with self.room.taken(self.rank, pixels):
+            return picture, await self.make(picture, self.ledger, rows_left)
+
+
+class _Gate:
+    """A ledger that lets no new call out once it is closed."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.find, self.add, self.replayed = ledger.find, ledger.add, ledger.replayed
+        self.closed = False
+
+    def check(self) -> None:
+        if self.closed:
+            raise BudgetReached("The attempt is ending.")
+        self._ledger.check()
+
+
+async def off_loop(threads: Executor | None, work: Callable[..., T], *args: Any) -> T:
+    """Work of milliseconds, kept off the loop where others wait for it."""
+    if threads is None:
+        return work(*args)
+    return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
+
+
+def _pixels(picture: Picture) -> int:
+    """Room that a picture takes; none where it will not be decoded."""
+    if picture.image is not None:
+        return picture.image.width * picture.image.height
+    try:
+        return pixels_of(picture.data or b"")
+    except BadImage:
+        return 0
+
+
+async def _next(stream: AsyncGenerator[T, None]) -> T | None:
+    """The next of a stream, or None at its end."""
+    return await anext(stream, None)
