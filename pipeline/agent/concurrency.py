@@ -27,6 +27,10 @@ HELPED = 0.9
 """Where a decrease leaves more of the latency than this, it was not for a queue."""
 WINDOW = 16
 """Replies that a judgement of latency rests on, at least."""
+CERTAIN = 48
+"""Requests that a judgement of refusals rests on, at least, where they are fewer than that."""
+CHANCE = 2.0
+"""Shares of refusals that differ by no more than this factor may be the same."""
 FAILURES = 5
 """Consecutive failures that open a breaker."""
 COOLING_S, LONGEST_COOLING_S = 5.0, 60.0
@@ -95,21 +99,49 @@ class Ticket(NamedTuple):
     """The limit that it was sent under."""
 
 
+class _Cut(NamedTuple):
+    """A decrease that is to show whether sending less helps."""
+
+    limit: float
+    """Before it."""
+    refused: float
+    """Share of the requests that were refused then."""
+
+    def as_before(self, refused: float) -> bool:
+        """Whether the server refuses by chance: a share like that of before, not one that fell.
+
+        One with places for so many would take, of fewer, a share larger by as much.
+        """
+        taken = min(1.0, (1 - self.refused) / BACK)
+        fell = 1 - refused > (1 - self.refused + taken) / 2
+        return not fell and refused <= CHANCE * max(self.refused, 1 / CERTAIN) and refused < 0.5
+
+
 class Limiter:
     """How many requests one server gets at once: additive increase, multiplicative decrease.
 
     Each request belongs to a round trip; a decrease begins the next one, and what was sent before
-    it says nothing any more: so the limit is decreased once in a round trip at most.
+    it says nothing any more: so the limit is decreased once in a round trip at most. A server that
+    refuses as large a share of less is not overloaded: the limit goes back to where it was.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._limit = float(min(most, FIRST))
         self._trip = 0
+        self._doubling = True
         self._in_use = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._window: list[tuple[float, int]] = []
         """Pace and limit of the replies that are judged together."""
+        self._refused: list[int] = []
+        """The limits that those were sent under which were refused meanwhile."""
+        self._round = self.limit
+        """Requests of the round trip that is judged next."""
+        self._cut: _Cut | None = None
+        """The last decrease for refusals, until it is known whether it helped."""
+        self._usual = 0.0
+        """Share that this server refuses however little it is sent."""
         self._best = math.inf
         self._blamed: float | None = None
         """The pace that the last decrease was for, until it is known whether it helped."""
@@ -149,27 +181,50 @@ class Limiter:
         """A reply came; `pace` is its latency in any unit that replies can be compared by."""
         if ticket.trip != self._trip:
             return
-        # A limit that nothing reaches is not to grow, nor one that is being judged.
-        if self.load > 0.75 and self._blamed is None:
-            step = 1.0 / self._limit if self._trip else 1.0
+        # A limit that nothing reaches is not to grow, nor one that is doubted or being judged.
+        doubted = self._refused and not self._usual and not self._doubling
+        if self.load > 0.75 and self._blamed is None and self._cut is None and not doubted:
+            step = 1.0 if self._doubling else 1.0 / self._limit
             self._limit = min(self._most, self._limit + step)
         self._window.append((pace, ticket.limit))
-        if len(self._window) >= max(WINDOW, self.limit):
-            self._judge()
+        self._judge()
         self._admit()
 
     def overloaded(self, ticket: Ticket) -> None:
         """The server said, or showed, that it has too much to do."""
         if ticket.trip == self._trip:
-            self._trip += 1
-            # The limit may have grown since; what was too much is what the request was sent under.
-            self._limit = max(1.0, BACK * min(self.limit, ticket.limit))
-            self._window.clear()
+            self._refused.append(ticket.limit)
+            self._judge()
+            self._admit()
 
     def _judge(self) -> None:
+        """Once enough has come back, see what it says."""
+        served, refused = len(self._window), len(self._refused)
+        if refused:
+            if refused >= self._round or served + refused >= max(CERTAIN, self._round):
+                self._judge_refusals(refused / (served + refused), served + refused)
+        elif served >= max(CERTAIN if self._cut else WINDOW, self._round):
+            self._cut, self._usual = None, BACK * self._usual
+            self._judge_pace()
+
+    def _judge_refusals(self, share: float, count: int) -> None:
+        """Send less for a refused share of `count` requests, unless that has not helped before."""
+        cut, self._cut = self._cut, None
+        if cut and cut.as_before(share):
+            self._usual, self._limit, self._doubling = (share + cut.refused) / 2, cut.limit, True
+            self._next_trip()
+        elif share <= self._usual + 3 * math.sqrt(self._usual * (1 - self._usual) / count):
+            self._begin_round()
+        else:
+            # The limit may have grown since; what was too much is what they were sent under.
+            before = min(self._limit, *self._refused)
+            self._cut = _Cut(before, share)
+            self._decrease(before)
+
+    def _judge_pace(self) -> None:
         """Compare a window's fastest reply, which waited least, with the recent minimum."""
         fastest, sent_under = min(self._window)
-        self._window.clear()
+        self._begin_round()
         if fastest <= RISE * self._best:
             self._best, self._blamed = min(self._best, fastest), None
         elif self._blamed is not None and fastest > HELPED * self._blamed:
@@ -177,7 +232,20 @@ class Limiter:
             self._best, self._blamed = fastest, None
         else:
             self._blamed = fastest
-            self.overloaded(Ticket(self._trip, sent_under))
+            self._decrease(min(self._limit, sent_under))
+
+    def _decrease(self, before: float) -> None:
+        self._limit, self._doubling = max(1.0, BACK * int(before)), False
+        self._next_trip()
+
+    def _next_trip(self) -> None:
+        self._trip += 1
+        self._begin_round()
+
+    def _begin_round(self) -> None:
+        self._round = self.limit
+        self._window.clear()
+        self._refused.clear()
 
     def _admit(self) -> None:
         while self._waiting and self._in_use < self.limit:

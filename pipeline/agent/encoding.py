@@ -6,13 +6,12 @@ The same pixels always give the same bytes, so a reply that was paid for can be 
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from PIL import Image
 
 from pipeline.agent.chat import Picture
 from pipeline.agent.families import Family
+from pipeline.sources.decode import encode
 
 QUALITY = 90
 
@@ -29,6 +28,4 @@ def encoded(pixels: np.ndarray, family: Family, quality: int = QUALITY) -> Pictu
 
 def picture_of(image: Image.Image, quality: int = QUALITY) -> Picture:
     """An RGB picture as JPEG at its own size, its colours at full resolution."""
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality, subsampling=0)
-    return Picture(out.getvalue(), image.size)
+    return Picture(encode(image, quality), image.size)

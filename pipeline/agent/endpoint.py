@@ -111,8 +111,10 @@ class EndpointModel:
                 troubles[failure.what] += 1
                 wait_s = failure.wait_s
             if tries < self._settings.tries:
+                # What one server asks for does not hold for the next try, if that goes elsewhere.
+                elsewhere = not failed_at.issuperset(self._upstreams.urls)
                 usual_s = pause_s(tries, self._clock.fraction())
-                await self._clock.sleep(usual_s if wait_s is None else wait_s)
+                await self._clock.sleep(usual_s if wait_s is None or elsewhere else wait_s)
         times = ", ".join(f"{what} ({count}×)" for what, count in troubles.items())
         where = ", ".join(bare(url) for url in sorted(failed_at) or self._upstreams.urls)
         raise ModelError(

@@ -82,18 +82,15 @@ class Outlines:
     """Side of a grid cell in pixels of the picture."""
 
 
-def outlines(segmenter: Segmenter, image: np.ndarray, box: ViewBox, *, centre: bool) -> Outlines:
-    """The segmenter's masks for a box of a picture, and with `centre` for the box's middle too."""
+def outlines(segmenter: Segmenter, image: np.ndarray, box: ViewBox) -> Outlines:
+    """The segmenter's masks for a box of a picture."""
     embedding: Embedded = segmenter.embed(image)
-    answers = [segmenter.predict(embedding, boxes=[box])]
-    if centre:
-        middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-        answers.append(segmenter.predict(embedding, points=[middle], multimask=True))
-    logits = np.concatenate([a.logits[0] for a in answers])
+    answer = segmenter.predict(embedding, boxes=[box])
+    logits = answer.logits[0]
     cell_px = embedding.side / logits.shape[-1] / embedding.scale
     rows = min(math.ceil(image.shape[0] / cell_px), logits.shape[1])
     cols = min(math.ceil(image.shape[1] / cell_px), logits.shape[2])
-    return Outlines(logits[:, :rows, :cols], np.concatenate([a.ious[0] for a in answers]), cell_px)
+    return Outlines(logits[:, :rows, :cols], answer.ious[0], cell_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +145,7 @@ def _outlined(pixels: np.ndarray, spot: Spot, segmenter: Segmenter) -> Candidate
     half = spot.side * scale / 2
     middle = WINDOW_PX / 2
     around = (middle - half, middle - half, middle + half, middle + half)
-    found = outlines(segmenter, window, around, centre=False)
+    found = outlines(segmenter, window, around)
     match = likelihood(window, spot.color)
     best, agreement = _best_mask(found, match, 2 * half, (middle, middle))
     if agreement < AGREEMENT:

@@ -100,7 +100,7 @@ class Tools:
         known = max(self._regions, key=box.iou, default=None)
         if known is not None and box.iou(known) >= SAME_REGION:
             return known
-        found = outlines(self._segmenter, view.pixels, view.to_view(box), centre=False)
+        found = outlines(self._segmenter, view.pixels, view.to_view(box))
         logits = found.logits[int(np.argmax(found.ious))]
         if not (logits > 0).any():
             return box

@@ -131,7 +131,8 @@ class _TableFile:
         self._path = path
         self._schema = schema
         self._names = set(schema.names)
-        self._rows: list[dict[str, Any]] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._rows = 0
         self._once = self._total = self._written = 0
         self._stack = ExitStack()
         self._sink = Hashed(self._stack.enter_context(storage.create(path)))
@@ -143,10 +144,11 @@ class _TableFile:
             if unknown := row.keys() - self._names:
                 raise ValueError(f"Table {self._kind!r} has no column {sorted(unknown)}.")
         once, total = _weights(rows)
-        self._rows += rows
+        self._batches.append(pa.RecordBatch.from_pylist(rows, self._schema))
+        self._rows += len(rows)
         self._once += once
         self._total += total
-        long = len(self._rows) >= GROUP_ROWS
+        long = self._rows >= GROUP_ROWS
         if long or self._once >= GROUP_BYTES or self._total >= GROUP_MEMORY:
             self._flush()
 
@@ -164,11 +166,11 @@ class _TableFile:
         self._stack.__exit__(_Abandoned, _Abandoned(), None)
 
     def _flush(self) -> None:
-        if self._rows:
-            table = pa.Table.from_pylist(self._rows, self._schema)
+        if self._batches:
+            table = pa.Table.from_batches(self._batches, self._schema)
             self._writer.write_table(table, row_group_size=table.num_rows)
             self._written += table.num_rows
-        self._rows, self._once, self._total = [], 0, 0
+        self._batches, self._rows, self._once, self._total = [], 0, 0, 0
 
 
 class _Abandoned(Exception):

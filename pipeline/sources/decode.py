@@ -7,9 +7,11 @@ decoded; Pillow's global settings are never touched.
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import (
@@ -84,10 +86,19 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 def encode(image: Image.Image, quality: int = 95) -> bytes:
     """JPEG 4:4:4 without metadata; the same pixels give the same bytes."""
-    buffer = io.BytesIO()
     plain = _plain(image.convert("RGB"))
-    plain.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=False)
-    return buffer.getvalue()
+    # Into a file, as Pillow lets other threads go on only while it writes to one.
+    with _scratch() as file:
+        plain.save(file, "JPEG", quality=quality, subsampling=0, optimize=False)
+        file.seek(0)
+        return file.read()
+
+
+def _scratch() -> IO[bytes]:
+    """An unnamed file, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("picture"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def format_of(data: bytes) -> str:

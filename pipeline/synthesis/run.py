@@ -12,7 +12,7 @@ import json
 import platform
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from pipeline.agent.opening import prompts_sha256, resolved
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.models import weights
@@ -31,7 +32,6 @@ from pipeline.shards import MEGABYTE, Outcome, Plan, Status
 from pipeline.sources.base import Source
 from pipeline.sources.listing import Listing, write_listing
 from pipeline.sources.specs import open_source
-from pipeline.synthesis.crews import prompts_sha256, resolved
 
 KIND = "trajectories"
 PROTOCOL = 2
@@ -91,47 +91,67 @@ def synthesize(
         listing = write_listing(islice(source.entries(), limit), hidden)
         if not listing.count:
             raise ConfigError(f"There is no picture in '{config.source}'.", "Give another source.")
-        run_id = _run_id(config, source, listing, shards, limit, resume)
-        plan = _plan(config, runs / run_id, run_id, listing, shards, rows)
+        known = _determined_by(config, source, listing, shards, limit)
+        run_id = run_id_of(config.recipe, known, resume)
+        plan = plan_of(config, run_id, listing, shards, rows)
         continued = (runs / run_id / "run.json").exists()
         if dry_run:
-            return _summary(plan, Outcome("done", 0, 0, 0, plan.shards_total), "planned", continued)
+            return planned(plan, continued)
         if not continued:
-            _begin(config, source, listing, plan, hidden, limit)
+            fields = {"recipe": config.recipe, "seed": config.seed, "config": config.describe()}
+            begin(plan, listing, hidden, limit, source.skipped, known, fields)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    if on_event:
-        on_event(_planned(plan, continued))
-    outcome = _work(config, plan, address, on_event, stop)
-    return _summary(plan, outcome, outcome.status, continued)
-
-
-def _work(
-    config: Config,
-    plan: Plan,
-    address: str,
-    on_event: OnEvent | None,
-    stop: threading.Event | None,
-) -> Outcome:
-    settings = {
-        "config": config.describe(),
-        "source": _absolute(config.source),
-        "listing": str(Path(plan.run_dir) / LISTING),
-    }
-    workers = config.run.workers
-    if address == "none":
-        return run_local(plan, WORKER, settings, workers=workers or 1, on_event=on_event, stop=stop)
-    from pipeline.runner.ray import run_ray
-
-    return run_ray(
-        plan, WORKER, settings, workers=workers, on_event=on_event, stop=stop, address=address
+    settings = {"config": config.describe(), "source": _absolute(config.source)}
+    return work(
+        plan,
+        WORKER,
+        settings,
+        workers=config.run.workers,
+        address=address,
+        continued=continued,
+        on_event=on_event,
+        stop=stop,
     )
 
 
-def _plan(
-    config: Config, run_dir: Path, run_id: str, listing: Listing, shards: int, rows: int | None
+def work(
+    plan: Plan,
+    worker: str,
+    settings: dict[str, Any],
+    *,
+    workers: int | None,
+    address: str,
+    continued: bool,
+    on_event: OnEvent | None = None,
+    stop: threading.Event | None = None,
+) -> Summary:
+    """Let workers work on a run that was begun; `settings` get the `listing` they are given."""
+    if on_event:
+        on_event(_planned(plan, continued))
+    settings = {**settings, "listing": str(Path(plan.run_dir) / LISTING)}
+    if address == "none":
+        here = workers or 1
+        outcome = run_local(plan, worker, settings, workers=here, on_event=on_event, stop=stop)
+    else:
+        from pipeline.runner.ray import run_ray
+
+        outcome = run_ray(
+            plan, worker, settings, workers=workers, on_event=on_event, stop=stop, address=address
+        )
+    return _summary(plan, outcome, outcome.status, continued)
+
+
+def planned(plan: Plan, continued: bool) -> Summary:
+    """What a dry run says."""
+    return _summary(plan, Outcome("done", 0, 0, 0, plan.shards_total), "planned", continued)
+
+
+def plan_of(
+    config: Config, run_id: str, listing: Listing, shards: int, rows: int | None = None
 ) -> Plan:
-    run = config.run
+    """The run below the configured directory, watched and cut as configured."""
+    run, run_dir = config.run, Path(config.run.dir) / run_id
     return Plan(
         run_dir=str(run_dir.absolute()),
         run_id=run_id,
@@ -149,41 +169,47 @@ def _plan(
     )
 
 
-def _begin(
-    config: Config, source: Source, listing: Listing, plan: Plan, hidden: Path, limit: int | None
+def begin(
+    plan: Plan,
+    listing: Listing,
+    hidden: Path,
+    limit: int | None,
+    skipped: Mapping[str, int],
+    determined_by: Mapping[str, Any],
+    fields: Mapping[str, Any],
 ) -> None:
-    """Put the listing in its place, then `run.json`: a run without one is no run."""
+    """Put the listing in its place, then `run.json`: a run without one is no run.
+
+    `hidden` is where the listing was written; `fields` are `recipe`, `seed` and `config`.
+    """
     run_dir = Path(plan.run_dir)
     run_dir.mkdir(exist_ok=True)
     place = run_dir / LISTING
     if not place.exists():
         hidden.rename(place)
-    fields = {
+    told = {
         "run_id": plan.run_id,
         "kind": KIND,
-        "recipe": config.recipe,
+        "recipe": fields["recipe"],
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": config.seed,
+        "seed": fields["seed"],
         "shards_total": plan.shards_total,
         "entries": listing.count,
         "limit": limit,
         "listing_digest": listing.digest,
-        "skipped": dict(source.skipped),
+        "skipped": dict(skipped),
         "parents": [],
-        "config": config.describe(),
-        "determined_by": _determined_by(config, source, listing, plan.shards, limit),
+        "config": fields["config"],
+        "determined_by": dict(determined_by),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
     }
-    write_run(storage_at(plan.run_dir), fields)
+    write_run(storage_at(plan.run_dir), told)
 
 
-def _run_id(
-    config: Config, source: Source, listing: Listing, shards: int, limit: int | None, resume: str
-) -> str:
+def run_id_of(recipe: str, determined_by: Mapping[str, Any], resume: str = "auto") -> str:
     """The recipe and ten hex digits of all that determines the rows."""
-    known = _determined_by(config, source, listing, shards, limit)
-    text = json.dumps(known, sort_keys=True) + (uuid4().hex if resume == "never" else "")
-    return f"{config.recipe}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    text = json.dumps(determined_by, sort_keys=True) + (uuid4().hex if resume == "never" else "")
+    return f"{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def _determined_by(

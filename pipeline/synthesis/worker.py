@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.tables import DATA, MANIFEST
+from pipeline.agent.opening import open_crews
 from pipeline.config import Config, config_from
 from pipeline.errors import BadImage
 from pipeline.samples import Rejection
@@ -17,7 +18,6 @@ from pipeline.shards import Ledger, Passed, Unit
 from pipeline.sources.base import Picture, Source
 from pipeline.sources.listing import read_listing
 from pipeline.sources.specs import open_source
-from pipeline.synthesis.crews import open_crews
 from pipeline.synthesis.solve import Solver, Tables
 from pipeline.synthesis.stream import Stream, off_loop
 from pipeline.synthesis.tasks import prepare
@@ -113,7 +113,9 @@ class SynthesisWorker:
         """What comes of one picture."""
         task, seed, threads = self._config.task, self._config.seed, self._crews.workers
         try:
-            prepared = await off_loop(threads, prepare, picture, task, seed)
+            prepared = await off_loop(
+                threads, prepare, picture, task, seed, self._solver.segmenter
+            )
         except BadImage as error:
             tables = Tables()
             stage = "task" if error.reason == "no_task" else "decode"

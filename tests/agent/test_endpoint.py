@@ -134,7 +134,7 @@ def test_a_request_is_sent_as_the_protocol_writes_it() -> None:
         ),
         Sampling(0.5, 0.9, 77, ("</s>",), 3),
         (tool,),
-        "<think>",
+        ("<think>",),
     )
     with Loopback(answers("I see.")) as server:
         reply = use(server.url, one(request))
@@ -251,6 +251,16 @@ def test_a_pause_is_what_retry_after_asks_for_and_no_longer(asked: Any, slept_s:
     with Loopback(answers(rate_limited(asked), "yes")) as server:
         use(server.url, one(ask()), clock=time.clock)
     assert time.slept == [slept_s]
+
+
+def test_another_server_is_not_kept_waiting_by_what_one_asks_for() -> None:
+    time = FakeTime()
+    with Loopback(answers(rate_limited(60))) as busy, Loopback(answers("yes")) as free:
+        for number in range(8):
+            request = ask("?", picture(number))
+            assert use([busy.url, free.url], one(request), clock=time.clock).text == "yes"
+    assert busy.log
+    assert max(time.slept) < 1
 
 
 def test_a_model_that_changes_its_name_while_the_run_goes_on_is_an_error() -> None:

@@ -32,12 +32,12 @@ class _Watcher(MetaPathFinder):
 
 def _declare() -> None:
     """Box suppression by name only; the decoding of pictures by Pillow."""
-    import torch
+    from torch import library as operators
 
-    boxes = torch.library.Library("torchvision", "DEF")
+    boxes = operators.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         boxes.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    pictures = torch.library.Library("image", "DEF")
+    pictures = operators.Library("image", "DEF")
     pictures.define("decode_image(Tensor data, int mode, bool upright=False) -> Tensor")
     pictures.impl("decode_image", _decode, "CPU")
     _kept.extend((boxes, pictures))

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.agent import roles
 from pipeline.agent.chat import ChatModel
 from pipeline.agent.crew import Crews, ScriptedCrews, VisionCrews
 from pipeline.agent.families import family_of
-from pipeline.agent.roles import PROMPTS_SHA256
 from pipeline.agent.scripted import ScriptedPolicy
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 
-THREADS = 2
-"""For cutting, outlining, encoding and decoding beside the calls in flight."""
+THREADS = 1
+"""For cutting, outlining, encoding and decoding beside the calls in flight. With more than the one
+core that a worker has, one that holds the interpreter waits for one that does not."""
+SWITCH_S = 0.0005
+"""For how long a thread may keep the interpreter from the loop; Python's own 5 ms is a lag."""
+NICENESS = 10
+"""What this thread leaves to the loop's, which computes little, where both want the core."""
 
 
 async def open_crews(config: Config) -> Crews:
     """The crews of a resolved configuration; raises `ConfigError`, `ModelError`."""
     if config.policy.kind == "scripted":
         return ScriptedCrews()
-    model = await _open_model(config)
+    model = await open_model(config)
     family = family_of(model.name, config.policy.family)
-    return VisionCrews(model, family, config, ThreadPoolExecutor(THREADS, "pictures"))
+    threads = ThreadPoolExecutor(THREADS, "pictures", initializer=_stand_back)
+    sys.setswitchinterval(SWITCH_S)
+    return VisionCrews(model, family, config, threads)
+
+
+def _stand_back() -> None:
+    """Let other threads go before this one, where a thread has a niceness of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def prompts_sha256(config: Config) -> str:
     """Digest of the wording that determines the policy's behaviour."""
-    scripted = config.policy.kind == "scripted"
-    return ScriptedPolicy.prompt_sha256 if scripted else PROMPTS_SHA256
+    if config.policy.kind == "scripted":
+        return ScriptedPolicy.prompt_sha256
+    return roles.prompts_sha256(config.policy.profile)
 
 
 async def resolved(config: Config) -> Config:
@@ -49,14 +66,14 @@ async def resolved(config: Config) -> Config:
     if policy.kind in ("endpoint", "local") and policy.model is None:
         if policy.kind == "local":
             raise ConfigError("Policy 'local' has no model.", "Set policy.model to a folder.")
-        model = await _open_model(config)
+        model = await open_model(config)
         await model.close()
         told = policy.model_copy(update={"model": model.name})
         config = config.model_copy(update={"policy": told})
     return config
 
 
-async def _open_model(config: Config) -> ChatModel:
+async def open_model(config: Config) -> ChatModel:
     if config.policy.kind == "local":
         from pipeline.agent.local import open_local
 
