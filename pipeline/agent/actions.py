@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from pipeline.agent.glyph_reader import Reading
 from pipeline.agent.locate import Candidate
 from pipeline.geometry import Box
@@ -79,6 +81,8 @@ class Heard:
     """Source pixels."""
     boxes: tuple[Box, ...] = ()
     """What `locate` found, source pixels, where a model looked."""
+    relevance: np.ndarray | None = None
+    """Float32 (rows, cols) in [0, 1] over the view it looked at."""
 
 
 class Planner(Protocol):

@@ -21,6 +21,7 @@ from pipeline.agent.chat import Picture, Request, Role, Said, Sampling
 from pipeline.agent.desk import Desk
 from pipeline.agent.encoding import encoded
 from pipeline.agent.families import Family
+from pipeline.agent.relevance import pixels_on_target, relevance_map, zoom_resolution
 from pipeline.agent.tools import Tools
 from pipeline.errors import GrammarError, InvalidBox
 from pipeline.geometry import Box, Frame
@@ -79,6 +80,8 @@ class VisionTools:
     def __init__(self, tools: Tools, eyes: Eyes) -> None:
         self._tools = tools
         self._eyes = eyes
+        self._relevance: tuple[View, np.ndarray] | None = None
+        """What the last `locate` found, and in which view."""
 
     async def open(self, resolution: int) -> View:
         """The first view at a budget."""
@@ -89,6 +92,8 @@ class VisionTools:
         try:
             if call.tool == "locate":
                 return await self._locate(call, views[call.view])
+            if call.tool == "zoom" and call.box is not None:
+                resolution = self._enough(call.box, views[0], resolution)
             if call.tool in ("zoom", "segment"):
                 return await self._eyes.off_loop(self._tools.carry_out, call, views, resolution)
             assert call.box is not None
@@ -103,7 +108,16 @@ class VisionTools:
         asked = roles.LOCATE.format(phrase=call.phrase, convention=said)
         text = await self._eyes.ask("locate", view.pixels, asked)
         boxes = tuple(self._eyes.read(numbers, view) for numbers in roles.read_boxes(text))
-        return Heard("found" if boxes else f"{call.phrase} is not found.", boxes=boxes)
+        found = relevance_map(boxes, view)
+        self._relevance = (view, found) if boxes else None
+        said = "found" if boxes else f"{call.phrase} is not found."
+        return Heard(said, boxes=boxes, relevance=found)
+
+    def _enough(self, box: Box, first: View, budget: int) -> int:
+        """The resolution of a look at a box: no more pixels than its target is worth."""
+        on_target = pixels_on_target(box, *self._relevance) if self._relevance else 0.0
+        size = first.observation.region.x1, first.observation.region.y1
+        return zoom_resolution(box, (int(size[0]), int(size[1])), on_target or box.area, budget)
 
     async def _read(self, call: Call, box: Box, view: View) -> Heard:
         cut = await self._eyes.off_loop(part, view, box)

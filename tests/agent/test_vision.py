@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.agent import roles
+from pipeline.agent.actions import Call
 from pipeline.agent.chat import Picture, Reply, Request, ToolUse
 from pipeline.agent.crew import VisionCrews
 from pipeline.agent.desk import Task
@@ -128,6 +130,28 @@ def test_locating_reading_and_adjusting_are_asked_of_a_model() -> None:
     told = [r.messages[-1].parts[-1] for r in model.asked if r.role == "planner"]
     assert told[1:] == [str([star]), "A7K", str(star)]
     assert done.trajectory.steps == ()
+
+
+def test_what_was_located_decides_how_many_tokens_a_look_may_cost() -> None:
+    size, wide, resolution = (4000, 3000), Box(500, 500, 2900, 2100), 1920
+    tools = Tools(Image.new("RGB", size), GroundSegmenter())
+
+    async def tokens(found: Box) -> int:
+        view = await tools.open(resolution)
+        in_view = Box(*view.to_view(found)).clip(view.observation.size)
+        written = list(FAMILIES["qwen2.5-vl"].written(in_view, view.observation.size))
+        model = ListModel(others={"locate": json.dumps([written])})
+        config = config_from({"policy": {"kind": "endpoint"}})
+        with ThreadPoolExecutor(1) as threads:
+            crews = VisionCrews(model, FAMILIES["qwen2.5-vl"], config, threads)
+            crew = crews.crew(tools, Task("picture#0", resolution), TRUTH, Paper())
+            located = await crew.tools.use(Call("locate", 0, phrase="it"), [view], resolution)
+            assert located.relevance is not None and located.relevance.max() == 1.0
+            look = await crew.tools.use(Call("zoom", 0, box=wide), [view], resolution)
+        assert look.view is not None
+        return look.view.observation.visual_tokens
+
+    assert asyncio.run(tokens(wide)) < 0.3 * asyncio.run(tokens(Box(500, 500, 700, 700)))
 
 
 @pytest.mark.parametrize(
