@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError, nearest
 from pipeline.geometry import FACTOR, RESOLUTIONS
@@ -26,8 +26,11 @@ class _Settings(BaseModel):
 class Task(_Settings):
     """What is asked about a picture."""
 
-    kind: Literal["needles", "source"] = "needles"
-    """`needles`: tags put onto any picture; `source`: the questions that the source brings."""
+    kind: Literal["needles", "signs", "source", "closeup", "change", "count", "where"] = "needles"
+    """`needles`: tags put onto any picture; `signs`: plates of one look on its surfaces;
+    `source`: the questions that the source brings;
+    `closeup`: which of four close-ups is the framed place; `change`: what differs between two
+    copies; `count`: how many tags of a kind; `where`: box a close-up's place."""
     per_image: int = Field(1, ge=1)
     """Questions for each picture, at most."""
     budgets: tuple[int, ...] = RESOLUTIONS
@@ -71,6 +74,12 @@ class Policy(_Settings):
     """Where a `local` model runs."""
     critic: Literal["blind", "informed"] = "blind"
     """Who may send an answer back: `informed` has seen the truth and must not tell it."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Policy:
+        if self.native_tools and self.profile == "cof-v1":
+            raise ValueError("profile cof-v1 zooms inside its turn and has no native tools")
+        return self
 
 
 class Endpoint(_Settings):

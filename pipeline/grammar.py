@@ -57,7 +57,7 @@ def read_segments(text: str) -> tuple[Segment, ...]:
     for match in _INLINE.finditer(text):
         segments.append(text[end : match.start()])
         inside = match.group(1)
-        segments.append(Mark.ZOOMIN if inside is None else _json(inside, "A box"))
+        segments.append(Mark.ZOOMIN if inside is None else ZoomCall(_json(inside, "A box")).box)
         end = match.end()
     segments.append(text[end:])
     if any(isinstance(s, str) and (BOX_START in s or BOX_END in s) for s in segments):

@@ -52,6 +52,9 @@ class Sampling:
     max_tokens: int = 1024
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    keep_special: bool = False
+    """The marks of `cof-v1` are tokens where the system and the assistant speak, and special tokens
+    stay in the reply's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Request:
     sampling: Sampling = Sampling()
     tools: tuple[Mapping[str, Any], ...] = ()
     """Tool schemas for native tool calling; empty for the text protocol."""
-    prefix: str = ""
+    prefix: tuple[Part, ...] = ()
     """What the assistant's turn has begun with already: the reply goes on from there."""
 
     def key(self, model: str) -> str:
@@ -75,18 +78,25 @@ class Request:
     @property
     def affinity(self) -> str:
         """Digest of the first picture: requests that share it are best served by one server."""
-        pictures = (p for m in self.messages for p in m.parts if isinstance(p, Picture))
-        first = next(pictures, None)
+        said = (part for message in self.messages for part in message.parts)
+        first = next((p for p in (*said, *self.prefix) if isinstance(p, Picture)), None)
         return first.sha256 if first else ""
 
     def _plain(self) -> Sequence[Any]:
-        messages = [
-            [m.speaker, [p if isinstance(p, str) else {"jpeg": p.sha256} for p in m.parts]]
-            for m in self.messages
-        ]
+        messages = [[m.speaker, _plain_parts(m.parts)] for m in self.messages]
         s = self.sampling
-        drawn = [s.temperature, s.top_p, s.max_tokens, list(s.stop), s.seed]
-        return self.role, messages, drawn, [dict(tool) for tool in self.tools], self.prefix
+        drawn: list[Any] = [s.temperature, s.top_p, s.max_tokens, list(s.stop), s.seed]
+        if s.keep_special:  # said only where it holds: older journals know no such thing
+            drawn.append("keep_special")
+        prefix: Any = _plain_parts(self.prefix)
+        if not any(isinstance(part, Picture) for part in self.prefix):
+            prefix = "".join(prefix)
+        return self.role, messages, drawn, [dict(tool) for tool in self.tools], prefix
+
+
+def _plain_parts(parts: Sequence[Part]) -> list[Any]:
+    """Texts as they are, pictures by their digest."""
+    return [part if isinstance(part, str) else {"jpeg": part.sha256} for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,8 @@ class Reply:
     latency_s: float = 0.0
     """Of the try that succeeded."""
     tries: int = 1
+    stopped_at: str | None = None
+    """The stop string that ended it, empty where none did; None where the server does not tell."""
 
 
 class ChatModel(Protocol):

@@ -12,6 +12,7 @@ from pipeline.agent.critic import Critic, SecondReading
 from pipeline.agent.desk import Desk, Ledger, Task
 from pipeline.agent.episode import Toolbox
 from pipeline.agent.families import Family
+from pipeline.agent.inline import InlinePolicy
 from pipeline.agent.review import BlindCritic, InformedVerifier, Narrator
 from pipeline.agent.scripted import ScriptedPolicy
 from pipeline.agent.summary import Mechanical, Summariser
@@ -92,12 +93,10 @@ class VisionCrews:
         desk = Desk(self.model, ledger, task, price, seed=self.config.seed)
         sampling = Sampling(policy.temperature, policy.top_p, policy.max_tokens)
         eyes = Eyes(desk, self.family, sampling, self.workers)
-        planner = VisionPolicy(
-            f"{policy.kind}:{self.model.name}",
-            eyes,
-            self.config.episode.looks,
-            native=policy.native_tools,
-        )
+        name, looks = f"{policy.kind}:{self.model.name}", self.config.episode.looks
+        planner: Policy = VisionPolicy(name, eyes, looks, native=policy.native_tools)
+        if policy.profile == "cof-v1":
+            planner = InlinePolicy(name, eyes)
         informed = policy.critic == "informed"
         critic: Critic = InformedVerifier(eyes, truth) if informed else BlindCritic(eyes)
         return Crew(planner, VisionTools(tools, eyes), critic, Narrator(eyes), desk)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.agent.chat import Picture, Reply, Request
+from pipeline.agent.chat import Part, Picture, Reply, Request
 from pipeline.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -90,12 +90,13 @@ class LocalModel:
         drawn = request.sampling
         written = self._model.generate(
             _conversation(request),
-            prefix=request.prefix,
+            prefix=_opened(request.prefix),
             temperature=drawn.temperature,
             top_p=drawn.top_p,
             max_tokens=drawn.max_tokens,
             stop=drawn.stop,
             seed=int(request.key(self.name)[:15], 16),
+            keep_special=drawn.keep_special,
             halt=halt,
         )
         return Reply(
@@ -105,6 +106,7 @@ class LocalModel:
             tokens_in=written.tokens_in,
             tokens_out=written.tokens_out,
             latency_s=time.monotonic() - begun,
+            stopped_at=written.stopped_at,
         )
 
 
@@ -112,15 +114,14 @@ def _conversation(request: Request) -> list[Message]:
     """The request's messages with their pictures decoded."""
     from pipeline.models.qwen_prompt import Message
 
-    return [
-        Message(
-            said.speaker, tuple(_opened(p) if isinstance(p, Picture) else p for p in said.parts)
-        )
-        for said in request.messages
-    ]
+    return [Message(said.speaker, _opened(said.parts)) for said in request.messages]
 
 
-def _opened(picture: Picture) -> Image.Image:
+def _opened(parts: tuple[Part, ...]) -> tuple[str | Image.Image, ...]:
+    return tuple(_decoded(part) if isinstance(part, Picture) else part for part in parts)
+
+
+def _decoded(picture: Picture) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(picture.jpeg))
         image.load()

@@ -17,7 +17,8 @@ from typing import Any
 from pipeline.agent.chat import Reply
 from pipeline.errors import GrammarError
 from pipeline.geometry import Frame
-from pipeline.instructions import convention
+from pipeline.grammar import Profile
+from pipeline.instructions import convention, instructions
 
 PLANNER = """\
 You answer questions about a picture, and your work is checked. Details may be too small to make \
@@ -109,6 +110,13 @@ _TEMPLATES = (
 PROMPTS_SHA256 = hashlib.sha256("\n".join(_TEMPLATES).encode()).hexdigest()
 """Digest of all that the roles are told."""
 
+_FRAMES = (
+    Frame("pixels", (1, 1), (1, 1)),
+    Frame("thousand", (1, 1)),
+    Frame("unit", (1, 1)),
+    Frame("unit-padded", (1, 1)),
+)
+
 _BOX = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
 _TEXT = {"type": "string"}
 _PARAMETERS: Mapping[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
@@ -153,6 +161,20 @@ class Plan:
     thought: str
     uses: tuple[Use, ...] = ()
     answer: str | None = None
+
+
+def prompts_sha256(profile: Profile) -> str:
+    """Digest of all that the roles are told where turns have the form of a profile."""
+    if profile == "cof-v2":
+        return PROMPTS_SHA256
+    told = (PROMPTS_SHA256, *(instructions(profile, frame) for frame in _FRAMES))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def asked(question: str, options: Sequence[str]) -> str:
+    """A question as planners are asked it."""
+    text = QUESTION.format(question=question)
+    return text + "\n" + OPTIONS.format(options=listed(options)) if options else text
 
 
 def planner_system(frame: Frame, looks: int, *, native: bool) -> str:

@@ -65,8 +65,7 @@ class VisionPlanner:
             except GrammarError as error:
                 return Slip(reply.text, str(error))
             if plan.answer is not None:
-                views = range(1, len(self._views))
-                return Answer(plan.answer, plan.thought, len(self._views) - 1, support=tuple(views))
+                return answered(plan.answer, plan.thought, self._views)
             self._thought = plan.thought
             self._waiting.extend(plan.uses)
         use = self._waiting.popleft()
@@ -94,9 +93,7 @@ class VisionPlanner:
             frame = eyes.frame(self._views[0])
             system = roles.planner_system(frame, self._policy.looks, native=self._policy.native)
             self._said.append(Said("system", (system,)))
-            text = roles.QUESTION.format(question=self._question)
-            if self._options:
-                text += "\n" + roles.OPTIONS.format(options=roles.listed(self._options))
+            text = roles.asked(self._question, self._options)
             self._heard += [await eyes.show(self._views[0]), text]
         elif heard.kind == "forced":
             self._forced = True
@@ -133,7 +130,7 @@ class VisionPlanner:
         if use.tool == "locate":
             return Call("locate", 0, thought, phrase=texts["phrase"])
         box = self._policy.eyes.read(given["box"], self._views[0])
-        view = self._nearest(box)
+        view = nearest(self._views, box)
         if use.tool == "adjust_box":
             how = given["instruction"]
             if how not in _INSTRUCTIONS:
@@ -145,10 +142,16 @@ class VisionPlanner:
             return Call("segment", view, thought, box)
         return Call("zoom", view, thought, box, texts["label"])
 
-    def _nearest(self, box: Box) -> int:
-        """The view that shows most of the source's detail of all that hold the box whole."""
-        holding = [i for i, v in enumerate(self._views) if v.observation.region.contains(box)]
-        return max(holding, key=lambda i: self._views[i].observation.magnification, default=0)
+
+def nearest(views: Sequence[View], box: Box) -> int:
+    """The view that shows most of the source's detail of all that hold the box whole."""
+    holding = [i for i, view in enumerate(views) if view.observation.region.contains(box)]
+    return max(holding, key=lambda i: views[i].observation.magnification, default=0)
+
+
+def answered(text: str, thought: str, views: Sequence[View]) -> Answer:
+    """An answer that rests on every view so far: which are needed is the summariser's business."""
+    return Answer(text, thought, len(views) - 1, support=tuple(range(1, len(views))))
 
 
 def _as_text(reply: Reply) -> str:

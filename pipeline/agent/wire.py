@@ -12,7 +12,7 @@ import re
 from collections import OrderedDict
 from typing import Any
 
-from pipeline.agent.chat import Picture, Reply, Request, Said, ToolUse
+from pipeline.agent.chat import Part, Picture, Reply, Request, Said, ToolUse
 from pipeline.agent.concurrency import TryFailed
 
 OVERFLOW = re.compile(
@@ -39,10 +39,17 @@ def body_of(model: str, request: Request, data_urls: DataUrls) -> dict[str, Any]
         body["seed"] = drawn.seed
     if request.tools:
         body["tools"] = [dict(tool) for tool in request.tools]
+    if drawn.keep_special:  # vLLM's and SGLang's name
+        body["skip_special_tokens"] = False
     if request.prefix:  # vLLM's way to have a turn gone on with
-        body["messages"].append({"role": "assistant", "content": request.prefix})
+        body["messages"].append(_message(_begun(request.prefix), data_urls))
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     return body
+
+
+def _begun(prefix: tuple[Part, ...]) -> Said:
+    """The turn to go on with. A server cuts it behind its last text, so a text is its last part."""
+    return Said("assistant", (*prefix, "") if isinstance(prefix[-1], Picture) else prefix)
 
 
 def _message(said: Said, data_urls: DataUrls) -> dict[str, Any]:
@@ -123,7 +130,17 @@ def reply_of(found: dict[str, Any], latency_s: float, tries: int) -> Reply:
         tokens_out=_count(counts.get("completion_tokens")),
         latency_s=latency_s,
         tries=tries,
+        stopped_at=_stopped_at(choice),
     )
+
+
+def _stopped_at(choice: dict[str, Any]) -> str | None:
+    """What ended a reply, which vLLM and SGLang tell: a stop string, or the number of a token."""
+    told = choice.get("stop_reason")
+    told = choice.get("matched_stop") if told is None else told
+    if isinstance(told, int):
+        return ""
+    return told if isinstance(told, str) else None
 
 
 def _tool(call: Any) -> ToolUse:

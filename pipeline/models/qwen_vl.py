@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import logging
 
 from pipeline.errors import ConfigError, ContextOverflow, ModelError
-from pipeline.models.qwen_prompt import Encoder, Inputs, Message
+from pipeline.models.qwen_prompt import Encoder, Inputs, Message, Part
 
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """The `model_type`s that one code serves."""
@@ -65,6 +65,8 @@ class Generated:
     """Prompt and prefix, every visual token counted."""
     tokens_out: int
     """Tokens drawn, the one that ends the turn included."""
+    stopped_at: str = ""
+    """The stop string that ended it, if one did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,35 +102,43 @@ class QwenVl:
         self,
         conversation: Sequence[Message],
         *,
-        prefix: str = "",
+        prefix: Sequence[Part] = (),
         temperature: float = 0.0,
         top_p: float = 1.0,
         max_tokens: int = 1024,
         stop: Sequence[str] = (),
         seed: int = 0,
+        keep_special: bool = False,
         halt: Callable[[], bool] = lambda: False,
     ) -> Generated:
         """The assistant's next turn, which has begun with `prefix`; greedy at temperature 0.
 
+        With `keep_special` the marks of `cof-v1` are read as tokens and stay in the text.
         The same arguments give the same text on the same machine. `halt` is asked before every
         token. Raises `ContextOverflow`, or `ModelError` when the model fails or is halted.
         """
         try:
-            prompt = self.prompt(conversation, prefix)
+            prompt = self.prompt(conversation, prefix, keep_special=keep_special)
             before = prompt.ids.shape[1]
             if before >= self._longest:
                 raise ContextOverflow(f"{self.name} takes {self._longest} tokens, not {before}.")
             draw = _Draw(temperature, top_p, seed)
             tokens = self._tokens(prompt, draw, min(max_tokens, self._longest - before))
-            return self._collect(tokens, before, stop, halt)
+            return self._collect(tokens, before, stop, keep_special, halt)
         except torch.OutOfMemoryError as error:
             raise ContextOverflow(f"{self.name} has no memory for a request.") from error
         except (RuntimeError, ValueError, IndexError, TemplateError) as error:
             raise ModelError(f"{self.name} failed: {_first_line(error)}") from error
 
-    def prompt(self, conversation: Sequence[Message], prefix: str = "") -> Prompt:
+    def prompt(
+        self,
+        conversation: Sequence[Message],
+        prefix: Sequence[Part] = (),
+        *,
+        keep_special: bool = False,
+    ) -> Prompt:
         """A conversation, ready for the assistant's turn that has begun with `prefix`."""
-        ids, images = self.encoder.encode(conversation, prefix)
+        ids, images = self.encoder.encode(conversation, prefix, keep_special=keep_special)
         positions, _ = self.model.model.get_rope_index(
             ids,
             (ids == self.encoder.image_token).int(),
@@ -160,8 +170,16 @@ class QwenVl:
             images, cache = {}, out.past_key_values
 
     def _collect(
-        self, tokens: Iterator[int], before: int, stop: Sequence[str], halt: Callable[[], bool]
+        self,
+        tokens: Iterator[int],
+        before: int,
+        stop: Sequence[str],
+        keep_special: bool,
+        halt: Callable[[], bool],
     ) -> Generated:
+        def text(ids: list[int]) -> str:
+            return self.encoder.decode(ids, keep_special=keep_special)
+
         said: list[int] = []
         tail = 4 * max(map(len, stop), default=0) + 4  # a character has four bytes at most
         while not halt():
@@ -169,11 +187,11 @@ class QwenVl:
             if token is None or token in self._ends:
                 ended = token is not None
                 finish = "stop" if ended else "length"
-                return Generated(self.encoder.decode(said), finish, before, len(said) + ended)
+                return Generated(text(said), finish, before, len(said) + ended)
             said.append(token)
-            if stop and _cut(self.encoder.decode(said[-tail:]), stop) is not None:
-                text = self.encoder.decode(said)
-                return Generated(text[: _cut(text, stop)], "stop", before, len(said))
+            if stop and _cut(text(said[-tail:]), stop) and (cut := _cut(text(said), stop)):
+                at, word = cut
+                return Generated(text(said)[:at], "stop", before, len(said), word)
         raise ModelError(f"{self.name} was halted after {len(said)} tokens.")
 
 
@@ -194,9 +212,9 @@ class _Draw:
         return int(order[torch.multinomial(sizes, 1, generator=self._generator)])
 
 
-def _cut(text: str, stop: Sequence[str]) -> int | None:
-    """Where the first of the stop strings begins."""
-    return min((at for word in stop if (at := text.find(word)) >= 0), default=None)
+def _cut(text: str, stop: Sequence[str]) -> tuple[int, str] | None:
+    """Where the first of the stop strings begins, and which one it is."""
+    return min(((at, word) for word in stop if (at := text.find(word)) >= 0), default=None)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:

@@ -17,9 +17,11 @@ from pipeline.agent.encoding import encoded
 from pipeline.agent.families import FAMILIES
 from pipeline.config import Config
 from pipeline.geometry import Box
+from pipeline.grammar import BOX_END, BOX_START
 from pipeline.samples import Truth
 from pipeline.sources.specs import open_source
 from pipeline.synthesis.tasks import prepare
+from pipeline.turns import Mark
 from pipeline.views import View, first_view
 
 READABLE_PX = 60
@@ -63,13 +65,42 @@ class PerfectModel:
         numbers = self._numbers(known.view, truth.target_boxes[0])
         width = known.view.to_view(truth.target_boxes[0])
         if len(pictures) == 1 and width[2] - width[0] < READABLE_PX:
-            call = {"name": "zoom", "arguments": {"box": numbers, "label": "the tag"}}
-            return f"<think> Too small. </think>\n<tool_call>\n{json.dumps(call)}\n</tool_call>"
-        return f"<think> It can be read. </think>\n<answer> {truth.target} </answer>"
+            return self._looks(numbers)
+        return self._answers(truth.target, request)
+
+    def _looks(self, numbers: list[float]) -> str:
+        call = {"name": "zoom", "arguments": {"box": numbers, "label": "the tag"}}
+        return f"<think> Too small. </think>\n<tool_call>\n{json.dumps(call)}\n</tool_call>"
+
+    def _answers(self, target: str, request: dict[str, Any]) -> str:
+        return f"<think> It can be read. </think>\n<answer> {target} </answer>"
 
     def _numbers(self, view: View, box: Box) -> list[float]:
         size = view.observation.size
         return list(self._family.written(Box(*view.to_view(box)).clip(size), size))
+
+
+class PerfectInline(PerfectModel):
+    """The same in `cof-v1`: it names the tag inside its thought, and goes on behind the picture.
+
+    What it would say behind the mark, had nobody stopped it, is wrong.
+    """
+
+    def _looks(self, numbers: list[float]) -> str:
+        named = f"{BOX_START}{json.dumps(numbers)}{BOX_END}"
+        unseen = "It says OOPS. </think>\n<answer> OOPS </answer>"
+        return f"<think> Too small. {named} {Mark.ZOOMIN.value} {unseen}"
+
+    def _answers(self, target: str, request: dict[str, Any]) -> str:
+        turn = request["messages"][-1]
+        end = f" It can be read. </think>\n<answer> {target} </answer>"
+        if turn["role"] != "assistant":
+            return f"<think>{end}"
+        assert request["continue_final_message"] and not request["add_generation_prompt"]
+        *begun, picture, gap = turn["content"]  # a server cuts the turn behind its last text
+        assert picture["type"] == "image_url" and gap == {"type": "text", "text": ""}
+        assert begun[-1]["text"].endswith(Mark.ZOOMIN.value)
+        return end
 
 
 def _parts(request: dict[str, Any]) -> tuple[list[str], list[str]]:

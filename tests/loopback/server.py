@@ -20,6 +20,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import socket
 import struct
 import threading
@@ -100,6 +101,13 @@ Answer = str | Body | Fault
 "arguments": str}`), `finish_reason`, `usage` (None: the server does not count)."""
 Brain = Callable[[Body], Answer]
 
+Manner = Literal["vllm", "sglang", "silent"]
+"""In whose words a reply says where it stopped; a silent server has none."""
+
+TURN_END = 151645
+"""The number of Qwen's token that ends a turn."""
+_SPECIAL = re.compile(r"<\|[^|<>\s]+\|>")
+
 
 @dataclass
 class Seen:
@@ -127,6 +135,7 @@ class Loopback:
         models: Sequence[str] = ("loopback",),
         key: str | None = None,
         port: int = 0,
+        manner: Manner = "vllm",
     ) -> None:
         """Listen from `__enter__` on.
 
@@ -135,6 +144,7 @@ class Loopback:
         models: what `/v1/models` lists; replies name the model that was asked for.
         key: when given, requests without it get 401.
         port: 0 for any; a fixed one lets a test take a server away and bring it back.
+        manner: how it tells that a stop string ended a reply; the string itself is always cut off.
         """
         self.log: list[Seen] = []
         self.most_at_once = 0
@@ -147,6 +157,7 @@ class Loopback:
         self._when_full = when_full
         self._models = tuple(models)
         self._key = key
+        self._manner: Manner = manner
         self._copies: Counter[str] = Counter()
         self._in_service = 0
         self._places: asyncio.Semaphore | None = None
@@ -237,7 +248,7 @@ class Loopback:
                 self._in_service -= 1
         if isinstance(answer, Fault):
             return await _fail(request, answer, body)
-        return web.json_response(completion(body, answer))
+        return web.json_response(completion(body, answer, self._manner))
 
     def _asked(self, body: Body) -> Answer:
         try:
@@ -271,10 +282,19 @@ def pictures(body: Body) -> list[bytes]:
     return [base64.b64decode(url.partition("base64,")[2], validate=True) for url in urls]
 
 
-def completion(body: Body, answer: str | Body) -> Body:
-    """A brain's answer as the protocol writes it."""
+def completion(body: Body, answer: str | Body, manner: Manner = "vllm") -> Body:
+    """A brain's answer as the protocol writes it.
+
+    As on real servers, special tokens are dropped unless they are asked for, and the text ends
+    before the first stop string.
+    """
     given = {"text": answer} if isinstance(answer, str) else answer
     text, calls = given.get("text") or "", given.get("tool_calls", ())
+    if body.get("skip_special_tokens", True):
+        text = _SPECIAL.sub("", text)
+    cuts = [(text.find(word), word) for word in body.get("stop", ()) if word in text]
+    at, stopped = min(cuts, default=(len(text), None))
+    text = text[:at]
     message: Body = {"role": "assistant", "content": text}
     if calls:
         message["tool_calls"] = [
@@ -282,12 +302,17 @@ def completion(body: Body, answer: str | Body) -> Body:
             for i, call in enumerate(calls)
         ]
     finish = given.get("finish_reason", "tool_calls" if calls else "stop")
+    choice = {"index": 0, "message": message, "finish_reason": "stop" if stopped else finish}
+    if manner == "vllm":
+        choice["stop_reason"] = stopped
+    elif manner == "sglang" and choice["finish_reason"] == "stop":
+        choice["matched_stop"] = stopped or TURN_END
     whole: Body = {
         "id": "chatcmpl-loopback",
         "object": "chat.completion",
         "created": 0,
         "model": body.get("model", ""),
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "choices": [choice],
     }
     usage = given.get("usage", _usage(body, text))
     return whole | ({"usage": usage} if usage else {})

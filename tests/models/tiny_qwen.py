@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,17 @@ _WORDS = """What is written on the red star in this picture? I look closer at th
 {"name": "zoom", "arguments": {"box": [12, 40, 250, 310], "label": "the blue square"}}"""
 
 
-def build(folder: Path, *, seed: int = 0) -> Path:
+def build(folder: Path, *, seed: int = 0, special: Sequence[str] = ()) -> Path:
     """Write the model's folder: weights, tokenizer, template, image settings."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(special)
     tokenizer.save_pretrained(folder)
     build_model(tokenizer, seed=seed).save_pretrained(folder)
     write_image_settings(folder)
     return folder
 
 
-def build_tokenizer() -> Any:
-    """A byte-level BPE with Qwen's special tokens and a template of our own words."""
+def build_tokenizer(special: Sequence[str] = ()) -> Any:
+    """A byte-level BPE with Qwen's special tokens and more, and a template of our own words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,12 +81,12 @@ def build_tokenizer() -> Any:
         show_progress=False,
     )
     backend.train_from_iterator(_WORDS.splitlines() * 4, trainer)
-    backend.add_special_tokens(list(SPECIAL))
+    backend.add_special_tokens([*SPECIAL, *special])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        extra_special_tokens=list(SPECIAL[1:]),
+        extra_special_tokens=[*SPECIAL[1:], *special],
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
