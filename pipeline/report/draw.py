@@ -73,7 +73,8 @@ def _as_step(looks: Sequence[Look]) -> FocusStep:
     last = looks[-1]
     seen = None if last.view is None else Observation(last.box, last.view)
     zoomed = tuple(look.zoomed for look in looks)
-    return FocusStep(last.thought, tuple(look.box for look in looks), zoomed, observation=seen)
+    boxes = tuple(look.box for look in looks)
+    return FocusStep(last.thought, boxes, zoomed, tool=last.tool, observation=seen)
 
 
 def trajectory_picture(
@@ -190,7 +191,7 @@ def _crop(image: Image.Image, step: FocusStep, most: Size) -> Image.Image | None
     zoomed = [box for box, was in zip(step.boxes, step.zoomed, strict=True) if was]
     if not zoomed or step.observation is None:
         return None
-    crop = crop_at(image.convert("RGB"), zoomed[-1], step.observation.size)
+    crop = crop_at(image.convert("RGB"), zoomed[-1], step.observation.size, step.tool)
     scale = min(most[0] / crop.width, most[1] / crop.height)
     size = (max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
     return crop.resize(size, Image.Resampling.LANCZOS)

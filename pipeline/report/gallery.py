@@ -216,5 +216,6 @@ def _crop(look: Look, image: Image.Image | None) -> Html:
     caption = tag("figcaption", " · ".join(fact for fact in facts if fact), dir="auto")
     if image is None or not look.zoomed or look.view is None:
         return tag("figure", caption, class_="crop")
-    crop = tag("img", src=data_uri(crop_at(image, look.box, look.view)), alt="", loading="lazy")
+    shown = crop_at(image, look.box, look.view, look.tool)
+    crop = tag("img", src=data_uri(shown), alt="", loading="lazy")
     return tag("figure", crop, caption, class_="crop")

@@ -13,8 +13,8 @@ from pathlib import Path
 import duckdb
 from PIL import Image
 
+from pipeline.crops import region_shown
 from pipeline.geometry import Box, Size
-from pipeline.views import crop_region
 
 PICTURE_PX = 1000
 """Longest side of a picture in the page."""
@@ -48,9 +48,9 @@ def seen_at(image: Image.Image, view: Size) -> Image.Image:
     return _shrunk(image.resize(view, Image.Resampling.LANCZOS, reducing_gap=3.0), PICTURE_PX)
 
 
-def crop_at(image: Image.Image, box: Box, view: Size) -> Image.Image:
-    """The crop of a zoom, derived again from the box that was asked for."""
-    region = crop_region(box, image.size)
+def crop_at(image: Image.Image, box: Box, view: Size, tool: str = "zoom") -> Image.Image:
+    """The crop that a tool made, derived again from the box that was asked for."""
+    region = region_shown(tool, box, image.size)
     cut = image.crop((int(region.x0), int(region.y0), int(region.x1), int(region.y1)))
     return _shrunk(cut.resize(view, Image.Resampling.LANCZOS), CROP_PX)
 

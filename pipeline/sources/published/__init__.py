@@ -1,0 +1,1 @@
+"""Published zoom datasets, read as they were published: one file per layout."""
