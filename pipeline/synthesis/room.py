@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 
 
 class Room:
-    """So many pixels may be held at a time; belongs to one event loop.
+    """So many pictures, and of so many pixels, may be held at a time; belongs to one event loop.
 
     Whoever waits longest is not served first, but whoever has the lowest rank: a later attempt
     gets what an earlier one leaves, so it fills the time while the earlier one ends.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = self._left = most
+    def __init__(self, pixels: int, pictures: int) -> None:
+        self._most = self._left = pixels
+        self._places = pictures
         self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
         self._number = 0
 
@@ -44,15 +45,17 @@ class Room:
 
     def _leave(self, cost: int) -> None:
         self._left += cost
+        self._places += 1
         self._admit()
 
     def _admit(self) -> None:
         """Let the first in line in while there is room; nobody overtakes."""
         while self._waiting:
             _, _, cost, place = self._waiting[0]
-            if not place.done() and cost > self._left:
+            if not place.done() and (cost > self._left or not self._places):
                 return
             heapq.heappop(self._waiting)
             if not place.done():
                 self._left -= cost
+                self._places -= 1
                 place.set_result(None)

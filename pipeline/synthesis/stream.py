@@ -36,10 +36,10 @@ twice."""
 
 
 class Stream:
-    """The pictures that one worker has in work."""
+    """The pictures that one worker has in work: `most` of them, whatever is under way for each."""
 
-    def __init__(self) -> None:
-        self._room = Room(ROOM_PIXELS)
+    def __init__(self, most: int) -> None:
+        self._room = Room(ROOM_PIXELS, most)
         self._ranks = count()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="loop", daemon=True)

@@ -5,6 +5,7 @@ Opened once by the runner and holds the models; it is given listing rows and not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,10 @@ MAIN = "trajectories"
 _WITH_PICTURE = ("trajectories", "rejected")
 _WITHOUT_PICTURE = ("steps", "traces")
 
-MOST_AHEAD = 256
-"""Pictures of one attempt that wait for a model or for room, at most."""
+MOST_PICTURES = 384
+"""In work at a time, at most, where episodes wait for a model."""
+SPARE = 1.5
+"""Episodes that are begun for each call that may be in flight: some are being cut and encoded."""
 
 
 def open_worker(settings: dict[str, Any]) -> SynthesisWorker:
@@ -51,7 +54,8 @@ class SynthesisWorker:
         self._config = config
         self._source = source
         self._listing = listing
-        self._stream = Stream()
+        self._most = most_pictures(config)
+        self._stream = Stream(self._most)
         self._crews = self._stream.run(open_crews(config))
         segmenter = config.segmenter
         self._solver = Solver(
@@ -63,7 +67,7 @@ class SynthesisWorker:
     @property
     def at_once(self) -> int:
         """A second attempt where episodes wait for a model: it fills the first one's tail."""
-        return 1 if self._crews.in_flight == 1 else 2
+        return min(self._most, 2)
 
     def units(
         self,
@@ -90,7 +94,7 @@ class SynthesisWorker:
             self._pictures(entries, skip),
             make,
             ledger,
-            ahead=1 if careful else min(self._crews.in_flight, MOST_AHEAD),
+            ahead=1 if careful else self._most,
             rows_left=rows_left,
             threads=self._crews.workers,
         )
@@ -113,15 +117,25 @@ class SynthesisWorker:
         """What comes of one picture."""
         task, seed, threads = self._config.task, self._config.seed, self._crews.workers
         try:
-            prepared = await off_loop(
-                threads, prepare, picture, task, seed, self._solver.segmenter
-            )
+            prepared = await off_loop(threads, prepare, picture, task, seed, self._solver.segmenter)
         except BadImage as error:
             tables = Tables()
             stage = "task" if error.reason == "no_task" else "decode"
             tables.reject(_gone(picture, stage, error.reason, error.detail), picture.image_id)
             return tables
         return await self._solver.solve(picture, prepared, ledger, rows_left)
+
+
+def most_pictures(config: Config) -> int:
+    """Pictures that are worth having in work: one where nothing waits, else enough for the calls.
+
+    A local model answers one request after the other: two pictures keep it busy.
+    """
+    if config.policy.kind in ("scripted", "local"):
+        return 1 if config.policy.kind == "scripted" else 2
+    episodes = config.task.per_image * len(config.task.budgets)
+    wanted = math.ceil(SPARE * config.endpoint.in_flight / episodes)
+    return min(max(wanted, 2), MOST_PICTURES)
 
 
 def schemas() -> dict[str, pa.Schema]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -20,7 +21,7 @@ from pipeline.shards import Ledger, Passed, Unit
 from pipeline.sources.base import Picture
 from pipeline.synthesis.solve import Tables
 from pipeline.synthesis.stream import Stream
-from pipeline.synthesis.worker import SynthesisWorker, open_worker
+from pipeline.synthesis.worker import SPARE, SynthesisWorker, open_worker
 from tests.runner.workers import SCHEMA
 
 TALKER = "tests.bench.talkers:Talker"
@@ -47,8 +48,8 @@ class Talker:
     def __init__(self, settings: dict[str, Any]) -> None:
         endpoint = config_from({"endpoint": settings["endpoint"]}).endpoint
         self._turns = settings["turns"]
-        self._ahead = endpoint.in_flight
-        self._stream = Stream()
+        self._ahead = math.ceil(SPARE * endpoint.in_flight)
+        self._stream = Stream(self._ahead)
         self._model = self._stream.run(open_endpoint(endpoint, "loopback"))
         self._picture = photo_like()
 
