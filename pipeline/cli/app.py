@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import checks, models, report, runs, synthesize
+from pipeline.cli import checks, eval, importing, models, report, runs, synthesize
 from pipeline.cli.printing import clean, say
 from pipeline.errors import CofpipeError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(synthesize.synthesize)
+app.command("import")(importing.import_)
 app.command()(runs.runs)
 app.command()(runs.sql)
 app.command()(runs.show)
@@ -35,6 +36,7 @@ app.command()(report.report)
 app.command()(checks.fsck)
 app.command()(checks.gc)
 app.command()(checks.doctor)
+app.add_typer(eval.app, name="eval")
 app.add_typer(models.app, name="models")
 
 

@@ -86,7 +86,7 @@ def _budget_table(budgets: Sequence[Row]) -> Html:
         for row in budgets
     ]
     return join(
-        _table(head, body),
+        table(head, body),
         tag(
             "p",
             "A budget R allows R² pixels for every view. “Same view” counts rows whose first view "
@@ -112,7 +112,7 @@ def _savings(connection: duckdb.DuckDBPyConnection) -> Html | None:
     ]
     return join(
         tag("h3", "For the same right answer"),
-        _table(head, body),
+        table(head, body),
         tag(
             "p",
             "Only questions that the largest budget answers rightly without a zoom and that the "
@@ -136,10 +136,11 @@ def reasons(connection: duckdb.DuckDBPyConnection) -> Html:
         (row["stage"], tag("code", row["reason"]), number(row["rows"]), meter(row["rows"] / most))
         for row in found
     ]
-    return _table(("Stage", "Reason", "Rows", ""), body)
+    return table(("Stage", "Reason", "Rows", ""), body)
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[Html | str]]) -> Html:
+def table(head: Sequence[str], body: Sequence[Sequence[Html | str]]) -> Html:
+    """A table that scrolls by itself where it is too wide."""
     rows_ = [tag("tr", *(tag("td", cell) for cell in row)) for row in body]
     names = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head)))
     return tag("div", tag("table", names, tag("tbody", *rows_)), class_="scroll")

@@ -31,7 +31,11 @@ def write_report(
 
     `connection` has the views of this one run. At most `max_images` questions are shown.
     """
-    page = render(connection, run_dir, max_images=max_images)
+    return put(render(connection, run_dir, max_images=max_images), out)
+
+
+def put(page: str, out: Path) -> Path:
+    """Write a page beside its final name and rename it; returns where it is."""
     out.parent.mkdir(parents=True, exist_ok=True)
     hidden = out.with_name(f".{out.name}.{os.getpid()}")
     hidden.write_text(page, encoding="utf-8")
@@ -53,11 +57,13 @@ def render(connection: duckdb.DuckDBPyConnection, run_dir: Path, *, max_images: 
         _section("rejected", "Rejected", *_refusals(refused, run_dir)) if refused else None,
         _footer(run),
     )
-    return _document(str(run["run_id"]), main)
+    return document(str(run["run_id"]), main)
 
 
-def _document(title: str, body: Html) -> str:
-    style = files("pipeline.report").joinpath("page.css").read_text("utf-8")
+def document(title: str, body: Html, *more: str) -> str:
+    """A page of its own; `more` are style sheets of this package besides `page.css`."""
+    here = files("pipeline.report")
+    style = "".join(here.joinpath(name).read_text("utf-8") for name in ("page.css", *more))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "

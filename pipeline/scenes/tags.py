@@ -63,12 +63,14 @@ def draw_tag(
     *,
     rotation_deg: float = 0.0,
     font: ImageFont.FreeTypeFont | None = None,
+    ink: tuple[int, int, int] | None = None,
 ) -> Image.Image:
     """A tag as an RGBA picture of `side_px` × `side_px`; alpha > 127 is the tag.
 
     The shape touches all four sides, whatever the rotation (clockwise, degrees), so the picture's
     box is the tag's box. `code` has up to four characters; "" draws a blank tag. `font` gives the
-    letterforms only: the size is always `TEXT_HEIGHT` of the side.
+    letterforms only: the size is always `TEXT_HEIGHT` of the side. `ink` is the code's colour, else
+    black or white.
     """
     if side_px < 1:
         raise ValueError(f"side_px must be at least 1, not {side_px}")
@@ -84,7 +86,7 @@ def draw_tag(
         text = _text_mask(code, shape, side, rotation_deg, font)
         x, y = _turned([TEXT_CENTER[shape]], shape, rotation_deg)[0]
         corner = (round(x * side - text.width / 2), round(y * side - text.height / 2))
-        tag.paste(text_color(color), corner, text)
+        tag.paste(ink or text_color(color), corner, text)
     tag = tag.reduce(over)
     tag.putalpha(_alpha(outline, side, over))
     return tag
