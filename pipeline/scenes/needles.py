@@ -76,7 +76,7 @@ def plant(
     for index in rng.permutation(len(pairs))[:count]:
         shape, color = pairs[int(index)]
         side = _draw_side(canvas.size, rng, budgets)
-        box = _place(canvas, side, color, tags, rng)
+        box = free_place(canvas, side, color, [tag.box for tag in tags], rng)
         if box is None:
             continue
         code = _code(rng, tags)
@@ -108,16 +108,16 @@ def _draw_side(size: Size, rng: np.random.Generator, budgets: Sequence[int]) -> 
     return round(min(max(wanted, least), most))
 
 
-def _place(
-    canvas: Image.Image, side: int, color: str, tags: Sequence[Tag], rng: np.random.Generator
+def free_place(
+    canvas: Image.Image, side: int, color: str, taken: Sequence[Box], rng: np.random.Generator
 ) -> Box | None:
-    """A free place, away from other tags, where the colour stands out if there is one."""
+    """A free place, away from those taken, where the colour stands out if there is one."""
     fallback = None
     for _ in range(_TRIES):
         x = int(rng.integers(0, canvas.width - side + 1))
         y = int(rng.integers(0, canvas.height - side + 1))
         box = Box(x, y, x + side, y + side)
-        if any(_too_close(box, tag.box) for tag in tags):
+        if any(_too_close(box, other) for other in taken):
             continue
         fallback = fallback or box
         if _stands_out(canvas, box, COLORS[color]):
