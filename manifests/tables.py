@@ -13,8 +13,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Written into every file's metadata, and into `trajectories` and `rejected` as a column."""
+SCHEMA_VERSION = 2
+"""Written into every file's metadata, and into `trajectories` and `rejected` as a column.
+
+1: the first. 2: `recipe`. A column that older files lack reads as NULL.
+"""
 
 KEY = ("sample_id", "resolution", "rollout")
 """What names a row of the main kinds."""
@@ -73,6 +76,7 @@ _TRAJECTORY = [
     ("target", pa.string()),
     ("target_boxes", _BOXES),
     ("task", pa.string()),
+    ("recipe", pa.string()),
     ("answer", pa.string()),
     ("final_thought", pa.string()),
     ("finish", pa.string()),

@@ -1,14 +1,23 @@
 """What an answer says and whether it is the right one: for verifiers, rewards and scorers alike.
 
-Pure text. Knows nothing of models, prompts or who asks.
+Pure text and boxes written as text. Knows nothing of models, prompts or who asks.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Literal
+
+from pipeline.errors import InvalidBox
+from pipeline.geometry import Box, Frame
+
+ASKS_FOR_BOX = "Answer with its box."
+"""How a question ends that wants a place: `[x0, y0, x1, y1]`, pixels of the whole picture."""
+BOX_IOU = 0.5
+"""A box that is answered with is right from this overlap with the target on."""
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _LETTER = re.compile(r"\(?([A-Za-z])(?:\)[.:]?|[.:])")
@@ -16,6 +25,8 @@ _LETTER = re.compile(r"\(?([A-Za-z])(?:\)[.:]?|[.:])")
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[.,:/-](?=\d)")
 _SIGN = re.compile(r"-?\.?(?=\d)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_NUMBER = r"\s*(\d{1,9}(?:\.\d+)?)\s*"
+_BOX = re.compile(rf"[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]")
 _MEANINGFUL = frozenset("%#+")
 """Punctuation that tells answers apart wherever it stands."""
 
@@ -63,6 +74,46 @@ def matches(answer: str, target: str, options: Sequence[str] = ()) -> bool:
         return given == right
     said, meant = normalise(answer), normalise(target)
     return said == meant if said or meant else answer.strip() == target.strip()
+
+
+def is_right(
+    answer: str, target: str, options: Sequence[str] = (), boxes: Sequence[Box] = ()
+) -> bool:
+    """Whether an answer is the target; where the target is one of `boxes`, a box that overlaps it.
+
+    `boxes` is where the answer can be seen: a list of four numbers that is none of them is text.
+    """
+    wanted = box_of(target)
+    if options or wanted is None or wanted not in boxes:
+        return matches(answer, target, options)
+    given = box_of(answer)
+    return given is not None and given.iou(wanted) >= BOX_IOU
+
+
+def box_of(text: str) -> Box | None:
+    """The box that a text is, `[x0, y0, x1, y1]`; None for any other text."""
+    found = _BOX.fullmatch(text.strip())
+    if found is None:
+        return None
+    x0, y0, x1, y1 = map(float, found.groups())
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def written_in(frame: Frame, question: str, answer: str) -> str:
+    """The answer to a question for a box in a model's own numbers; any other answer as it is."""
+    box = box_of(answer) if question.endswith(ASKS_FOR_BOX) else None
+    return answer if box is None else json.dumps(box.as_written(frame))
+
+
+def read_from(frame: Frame, question: str, answer: str) -> str:
+    """What `written_in` has written, in pixels of the picture; as it is where that is no box."""
+    box = box_of(answer) if question.endswith(ASKS_FOR_BOX) else None
+    if box is None:
+        return answer
+    try:
+        return json.dumps(Box.from_frame(box.as_list(), frame).as_list())
+    except InvalidBox:
+        return answer
 
 
 def option_index(text: str, options: Sequence[str]) -> int | None:

@@ -26,9 +26,12 @@ class _Settings(BaseModel):
 class Task(_Settings):
     """What is asked about a picture."""
 
-    kind: Literal["needles", "signs", "source", "closeup", "change", "count", "where"] = "needles"
+    kind: Literal[
+        "needles", "signs", "source", "annotated", "closeup", "change", "count", "where"
+    ] = "needles"
     """`needles`: tags put onto any picture; `signs`: plates of one look on its surfaces;
-    `source`: the questions that the source brings;
+    `source`: the questions that the source brings; `annotated`: questions from its boxes, masks
+    and key points;
     `closeup`: which of four close-ups is the framed place; `change`: what differs between two
     copies; `count`: how many tags of a kind; `where`: box a close-up's place."""
     per_image: int = Field(1, ge=1)
@@ -55,9 +58,10 @@ class Task(_Settings):
 class Policy(_Settings):
     """Who plans, reads and answers."""
 
-    kind: Literal["scripted", "endpoint", "local", "auto"] = "scripted"
+    kind: Literal["scripted", "endpoint", "local", "auto", "oracle"] = "scripted"
     """`endpoint`: a server that speaks the OpenAI protocol; `local`: a transformers model in the
-    worker; `auto`: a server found on the usual local ports."""
+    worker; `auto`: a server found on the usual local ports; `oracle`: is told the truth, looks
+    straight at it, and says so in the `policy` column."""
     model: str | None = None
     """The server's name for the model, or for `local` a folder or a Hub id; None: the only one."""
     family: str | None = None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
+from pipeline.answers import written_in
 from pipeline.geometry import Box, Frame, Size, visual_tokens
 from pipeline.grammar import Profile, known_profile, parse, refuse_control, render_turn
 from pipeline.instructions import instructions
@@ -174,11 +175,12 @@ def render(sample: Sample, trajectory: Trajectory, profile: Profile, frame: Fram
     `cof-v2` shows a zoomed box as a user message of its own after the turn that asked for it,
     `cof-v1` inside the one assistant message; the texts of an assistant message, joined, are
     `render_turn`'s. What the profile has no mark for — a box that is named but not zoomed — becomes
-    plain numbers in the thought; `cof-v1` has no labels at all. Raises `GrammarError` when a text,
-    or an empty answer, cannot be said.
+    plain numbers in the thought; `cof-v1` has no labels at all. A box that is the answer is written
+    in the frame. Raises `GrammarError` when a text, or an empty answer, cannot be said.
     """
     if sample.sample_id != trajectory.sample_id or sample.size != frame.size:
         raise ValueError("The sample, the trajectory and the frame belong to different pictures.")
+    trajectory = replace(trajectory, answer=written_in(frame, sample.question, trajectory.answer))
     chat = {"cof-v2": _chat_v2, "cof-v1": _chat_v1}[known_profile(profile)]
     opening: list[TextBlock | ImageBlock] = [
         _image(0, None, trajectory.view),

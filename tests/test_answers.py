@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.answers import extract_answer, matches, normalise, option_index
+from pipeline.answers import (
+    ASKS_FOR_BOX,
+    box_of,
+    extract_answer,
+    is_right,
+    matches,
+    normalise,
+    option_index,
+    read_from,
+    written_in,
+)
+from pipeline.geometry import Box, Frame, FrameKind
 
 LAW = settings(deadline=None, max_examples=40)  # a busy machine breaks no law
 CASES: list[dict[str, Any]] = [
@@ -150,3 +161,55 @@ def test_matching_is_symmetric(one: str, other: str, options: list[str]) -> None
 @given(st.text(st.characters(max_codepoint=0x24F), max_size=30))
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
+
+
+# Boxes as answers
+
+QUESTION = f"Where is it? {ASKS_FOR_BOX}"
+PLACE = Box(100, 40, 160, 100)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("[100, 40, 160, 100]", True),
+        ("(105.5, 45, 165, 100)", True),
+        (" [ 100,40 , 160,100 ] ", True),
+        ("[130, 40, 190, 100]", False),
+        ("[160, 100, 100, 40]", False),
+        ("100, 40, 160, 100", False),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_a_box_is_right_where_it_overlaps_the_target_by_half(answer: str, right: bool) -> None:
+    assert is_right(answer, "[100, 40, 160, 100]", (), (PLACE,)) is right
+
+
+def test_four_numbers_that_are_no_target_box_are_text() -> None:
+    assert not is_right("[1, 2, 3, 5]", "[1, 2, 3, 4]")
+    assert is_right("[1, 2, 3, 4]", "[1, 2, 3, 4]")
+    assert not is_right("[101, 40, 160, 100]", "[100, 40, 160, 100]", (), (Box(0, 0, 9, 9),))
+
+
+def test_other_answers_are_matched_as_ever_whatever_boxes_there_are() -> None:
+    assert is_right("B", "a cat", ("a dog", "a cat"), (PLACE,))
+    assert not is_right("A", "a cat", ("a dog", "a cat"), (PLACE,))
+    assert is_right("xr3", "XR3", (), (PLACE,))
+
+
+@pytest.mark.parametrize("kind", ["thousand", "unit", "pixels"])
+def test_a_box_that_is_the_answer_is_written_in_a_frame_and_read_again(kind: FrameKind) -> None:
+    frame = Frame(kind, (640, 480), (320, 240) if kind == "pixels" else None)
+    written = written_in(frame, QUESTION, "[100, 40, 160, 100]")
+    assert written != "[100, 40, 160, 100]"
+    again = box_of(read_from(frame, QUESTION, written))
+    assert again is not None and again.iou(PLACE) > 0.9
+
+
+def test_only_a_question_for_a_box_has_its_answer_changed() -> None:
+    frame = Frame("thousand", (640, 480))
+    for change in (written_in, read_from):
+        assert change(frame, "What is it?", "[100, 40, 160, 100]") == "[100, 40, 160, 100]"
+        assert change(frame, QUESTION, "unknown") == "unknown"
+    assert read_from(frame, QUESTION, "[100, 40, 1600, 100]") == "[100, 40, 1600, 100]"

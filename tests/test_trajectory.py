@@ -261,3 +261,17 @@ def test_a_trajectory_counts_its_zooms_and_the_tokens_of_every_view() -> None:
     assert TWO_LOOKS.num_zooms == 2
     tokens = WHOLE.visual_tokens + first.visual_tokens + second.visual_tokens
     assert TWO_LOOKS.visual_tokens == tokens
+
+
+@pytest.mark.parametrize("profile", ["cof-v2", "cof-v1"])
+def test_a_box_that_is_the_answer_is_said_in_the_frame(profile: Profile) -> None:
+    sample = dataclasses.replace(SAMPLE, question="Where is it? Answer with its box.")
+    frame = Frame("thousand", SIZE)
+    chat = render(
+        sample, path(look("There.", FIRST), answer="[300, 400, 900, 1000]"), profile, frame
+    )
+    assert "<answer> [100, 200, 300, 500] </answer>" in said(chat)[-1]
+    plain = render(
+        SAMPLE, path(look("There.", FIRST), answer="[300, 400, 900, 1000]"), profile, frame
+    )
+    assert "<answer> [300, 400, 900, 1000] </answer>" in said(plain)[-1]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pipeline.agent.actions import Answer
 from pipeline.agent.glyph_reader import read
-from pipeline.answers import matches
+from pipeline.answers import is_right
 from pipeline.samples import Sample, Truth
 from pipeline.trajectory import FocusStep, Trajectory
 from pipeline.views import View
@@ -45,7 +45,7 @@ class SecondReading:
 def verify(trajectory: Trajectory, truth: Truth, options: Sequence[str] = ()) -> Trajectory:
     """The trajectory with `verified` and each step's `target_iou` filled in."""
     steps = tuple(_checked(step, truth) for step in trajectory.steps)
-    right = matches(trajectory.answer, truth.target, options)
+    right = is_right(trajectory.answer, truth.target, options, truth.target_boxes)
     return replace(trajectory, verified=right, steps=steps)
 
 

@@ -11,6 +11,7 @@ from pipeline.agent import roles
 from pipeline.agent.chat import ChatModel
 from pipeline.agent.crew import Crews, ScriptedCrews, VisionCrews
 from pipeline.agent.families import family_of
+from pipeline.agent.oracle import OracleCrews, OraclePolicy
 from pipeline.agent.scripted import ScriptedPolicy
 from pipeline.config import Config
 from pipeline.errors import ConfigError
@@ -28,6 +29,8 @@ async def open_crews(config: Config) -> Crews:
     """The crews of a resolved configuration; raises `ConfigError`, `ModelError`."""
     if config.policy.kind == "scripted":
         return ScriptedCrews()
+    if config.policy.kind == "oracle":
+        return OracleCrews(config.episode.looks)
     model = await open_model(config)
     family = family_of(model.name, config.policy.family)
     threads = ThreadPoolExecutor(THREADS, "pictures", initializer=_stand_back)
@@ -45,6 +48,8 @@ def prompts_sha256(config: Config) -> str:
     """Digest of the wording that determines the policy's behaviour."""
     if config.policy.kind == "scripted":
         return ScriptedPolicy.prompt_sha256
+    if config.policy.kind == "oracle":
+        return OraclePolicy.prompt_sha256
     return roles.prompts_sha256(config.policy.profile)
 
 

@@ -1,7 +1,8 @@
 """Policy `scripted`: locate, read, and where it is unclear adjust, zoom and read again.
 
-Works on the needle questions of `scenes/needles.py` without any model but the segmenter. It knows
-the question's wording and its views; a question it does not understand is refused.
+Works without any model but the segmenter: the needle questions of `scenes/needles.py` here, those
+about puzzles in `scripts`. It knows the question's wording and its views; a question it does not
+understand is refused.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 
 from pipeline.agent.actions import Action, Answer, Call, Heard, NotUnderstood
 from pipeline.agent.locate import Candidate
+from pipeline.agent.scripts import change, closeup, count, signs, where
+from pipeline.agent.sight import Named, Script, Sight
 from pipeline.geometry import Box
-from pipeline.samples import rng_for
 from pipeline.scenes.tags import COLORS, SHAPES
-from pipeline.views import View
 
 READABLE_PX = 22
 """A tag narrower than this in a view is not worth reading there."""
@@ -27,7 +28,6 @@ SAME = 0.4
 """IoU from which on what is found in a view is what was zoomed, and not a part of it."""
 PLAIN = 0.56
 """Confidence from which on a reading made while searching stands by itself."""
-UNKNOWN = "unknown"
 
 _TAG = rf"(?P<color>{'|'.join(COLORS)}) (?P<shape>{'|'.join(SHAPES)})"
 _READ = re.compile(rf"What is written on the {_TAG}\?")
@@ -49,10 +49,6 @@ _THERE = "There is the {name}; I look straight at it."
 _CONFIRM = "To be sure which one is the {name}, I look at it first."
 
 _WORDING = (*_SMALL, *_AGAIN, _SEARCH, _THERE, _CONFIRM)
-
-Script = Generator[Action, Heard, None]
-_Named = dict[str, str]
-"""What a question's wording gives: `color`, `shape`, `side`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +77,21 @@ class ScriptedPolicy:
     """The embedded default: no key, no server."""
 
     name = "scripted"
-    prompt_sha256 = hashlib.sha256("\n".join(_WORDING).encode()).hexdigest()
+    prompt_sha256 = hashlib.sha256(
+        "\n".join(
+            (
+                *(*_WORDING, *closeup.WORDING, *where.WORDING, *change.WORDING),
+                *(*count.WORDING, *signs.WORDING),
+            )
+        ).encode()
+    ).hexdigest()
 
     def begin(self, sample_id: str, question: str, options: Sequence[str]) -> ScriptedPlanner:
-        """A planner for a needle question; raises `NotUnderstood` for any other."""
-        for pattern, script in ((_READ, _read), (_NEAREST, _nearest), (_EXTREME, _extreme)):
+        """A planner for a question of known wording; raises `NotUnderstood` for any other."""
+        for pattern, script in SCRIPTS:
             match = pattern.fullmatch(question)
             if match:
-                return ScriptedPlanner(sample_id, script, match.groupdict())
+                return ScriptedPlanner(sample_id, script, match.groupdict(), options)
         raise NotUnderstood(question)
 
 
@@ -98,10 +101,11 @@ class ScriptedPlanner:
     def __init__(
         self,
         sample_id: str,
-        script: Callable[[_Sight, _Named], Script],
-        named: _Named,
+        script: Callable[[Sight, Named], Script],
+        named: Named,
+        options: Sequence[str] = (),
     ) -> None:
-        self._sight = _Sight(sample_id)
+        self._sight = Sight(sample_id, options)
         self._script = script(self._sight, named)
         self._begun = False
 
@@ -117,7 +121,7 @@ class ScriptedPlanner:
         return next(self._script)
 
 
-def _read(sight: _Sight, named: _Named) -> Script:
+def _read(sight: Sight, named: Named) -> Script:
     """What is written on the red star?"""
     name = f"{named['color']} {named['shape']}"
     heard = yield Call("locate", 0, phrase=name)
@@ -128,7 +132,7 @@ def _read(sight: _Sight, named: _Named) -> Script:
     yield from _say(sight, found, name)
 
 
-def _nearest(sight: _Sight, named: _Named) -> Script:
+def _nearest(sight: Sight, named: Named) -> Script:
     """What is written on the tag nearest to the red star?"""
     name = f"{named['color']} {named['shape']}"
     every = (yield Call("locate", 0, phrase="tag")).candidates
@@ -145,7 +149,7 @@ def _nearest(sight: _Sight, named: _Named) -> Script:
 
 
 def _named(
-    sight: _Sight, every: Sequence[Candidate], wanted: _Wanted
+    sight: Sight, every: Sequence[Candidate], wanted: _Wanted
 ) -> Generator[Action, Heard, tuple[Candidate | None, tuple[int, ...]]]:
     """The candidate that is the tag a question names, and the view it took to be sure, if any."""
     alike = [c for c in every if c.color == wanted.color]
@@ -163,7 +167,7 @@ def _named(
     return None, ()
 
 
-def _extreme(sight: _Sight, named: _Named) -> Script:
+def _extreme(sight: Sight, named: Named) -> Script:
     """What is written on the leftmost tag?"""
     axis, sign = _AXES[named["side"]]
     every = (yield Call("locate", 0, phrase="tag")).candidates
@@ -174,7 +178,7 @@ def _extreme(sight: _Sight, named: _Named) -> Script:
 
 
 def _first_clear(
-    sight: _Sight, order: Sequence[Candidate], name: str, shape: str | None
+    sight: Sight, order: Sequence[Candidate], name: str, shape: str | None
 ) -> Generator[Action, Heard, _Found | None]:
     """The first candidate that can be read and is what was asked for."""
     for candidate in order:
@@ -185,24 +189,24 @@ def _first_clear(
 
 
 def _examine(
-    sight: _Sight, candidate: Candidate, name: str, shape: str | None
+    sight: Sight, candidate: Candidate, name: str, shape: str | None
 ) -> Generator[Action, Heard, _Found | None]:
     """Read a candidate of the first view: from there if that is clear, else up close."""
     box = sight.views[0].to_source(candidate.box)
     if candidate.side >= READABLE_PX and candidate.belief(shape) >= SURE:
         heard = yield Call("read", 0, box=box, phrase=name)
         if heard.reading and heard.reading.clear:
-            return sight.keep(_Found(heard.reading.text, 0, box))
+            return _keep(sight, _Found(heard.reading.text, 0, box))
     wanted = _Wanted(name if shape else f"{candidate.color} tag", candidate.color, shape)
-    found = yield from _look(sight, 0, box, wanted, sight.wording(_SMALL, wanted.label))
+    found = yield from _look(sight, 0, box, wanted, sight.wording(_SMALL, name=wanted.label))
     if isinstance(found, Box):
-        thought = sight.wording(_AGAIN, wanted.label)
+        thought = sight.wording(_AGAIN, name=wanted.label)
         found = yield from _look(sight, len(sight.views) - 1, found, wanted, thought)
     return found if isinstance(found, _Found) else None
 
 
 def _look(
-    sight: _Sight, view: int, box: Box, wanted: _Wanted, thought: str, *, search: bool = False
+    sight: Sight, view: int, box: Box, wanted: _Wanted, thought: str, *, search: bool = False
 ) -> Generator[Action, Heard, _Found | Box | None]:
     """Zoom and read: what was found, or a better box when the writing is unclear, or nothing.
 
@@ -225,12 +229,12 @@ def _look(
     if heard.reading and heard.reading.clear:
         found = _Found(heard.reading.text, index, tight)
         plain = not search or heard.reading.confidence >= PLAIN
-        return sight.keep(found) if plain else found
+        return _keep(sight, found) if plain else found
     adjusted = yield Call("adjust_box", index, box=tight, instruction="fit")
     return adjusted.box
 
 
-def _search(sight: _Sight, name: str, shape: str) -> Generator[Action, Heard, _Found | None]:
+def _search(sight: Sight, name: str, shape: str) -> Generator[Action, Heard, _Found | None]:
     """Look at the quarters of the picture one after another, then straight at what one shows.
 
     What cannot be read again from that closer look is found only if there is no look left for it.
@@ -244,14 +248,14 @@ def _search(sight: _Sight, name: str, shape: str) -> Generator[Action, Heard, _F
         if isinstance(seen, _Found):
             box, thought = seen.box, _THERE.format(name=name)
         else:
-            box, thought = seen, sight.wording(_SMALL, name)
+            box, thought = seen, sight.wording(_SMALL, name=name)
         closer = yield from _look(sight, len(sight.views) - 1, box, wanted, thought)
         if isinstance(closer, _Found):
             return closer
     return None
 
 
-def _say(sight: _Sight, found: _Found | None, name: str, support: tuple[int, ...] = ()) -> Script:
+def _say(sight: Sight, found: _Found | None, name: str, support: tuple[int, ...] = ()) -> Script:
     """Answer; when the critic objects, look once more and answer again."""
     while found is not None:
         how = f"Up close the {name} can be read" if found.view else f"I can read the {name} here"
@@ -265,8 +269,13 @@ def _say(sight: _Sight, found: _Found | None, name: str, support: tuple[int, ...
         heard = yield Call("read", index, box=found.box, phrase=name)
         clear = heard.reading is not None and heard.reading.clear
         found = _Found(heard.reading.text, index, found.box) if clear and heard.reading else None
-    while True:  # the critic may object to this as well
-        yield sight.best()
+    yield from sight.insist()  # the critic may object to this as well
+
+
+def _keep(sight: Sight, found: _Found) -> _Found:
+    """Remember a clear reading for when the tools are off."""
+    sight.keep(Answer(found.text, "This is the clearest I could read.", found.view, found.box))
+    return found
 
 
 def _quarters(region: Box) -> list[Box]:
@@ -276,24 +285,15 @@ def _quarters(region: Box) -> list[Box]:
     return [Box(a, b, a + w, b + h).rounded() for a, b in corners]
 
 
-class _Sight:
-    """What one episode has seen so far."""
-
-    def __init__(self, sample_id: str) -> None:
-        self.views: list[View] = []
-        self._rng = rng_for(0, sample_id, "wording")
-        self._kept: _Found | None = None
-
-    def keep(self, found: _Found) -> _Found:
-        self._kept = found
-        return found
-
-    def wording(self, variants: Sequence[str], name: str) -> str:
-        return variants[int(self._rng.integers(len(variants)))].format(name=name)
-
-    def best(self) -> Answer:
-        """The answer when there is nothing more to try."""
-        if self._kept is None:
-            return Answer(UNKNOWN, "I could not find anything that answers the question.")
-        kept = self._kept
-        return Answer(kept.text, "This is the clearest I could read.", kept.view, kept.box)
+SCRIPTS: tuple[tuple[re.Pattern[str], Callable[[Sight, Named], Script]], ...] = (
+    (_READ, _read),
+    (_NEAREST, _nearest),
+    (_EXTREME, _extreme),
+    (closeup.PATTERN, closeup.script),
+    (where.PATTERN, where.script),
+    (change.WHERE_PATTERN, change.where),
+    (change.WHAT_PATTERN, change.what),
+    (count.PATTERN, count.script),
+    *signs.SCRIPTS,
+)
+"""A question's wording, and what to do about it."""

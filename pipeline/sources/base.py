@@ -6,9 +6,9 @@ Owns the records and the protocol. It knows nothing of any one form, of shards, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -40,6 +40,8 @@ class Asked:
     """Where the answer can be seen, in pixels of the upright picture."""
     task: str = ""
     """The kind of question, as the source names it."""
+    recipe: Mapping[str, Any] | None = None
+    """How it was made, where it was made and not found: plain JSON that the truth follows from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,17 @@
 """Proof that published rows show what they say: crop again, read again, derive again.
 
 Takes nothing but the committed Parquet of `trajectories`. The codes are read with the second
-reader, which shares no step with the agent's; sizes and counts follow from the observation law.
+reader, which shares no step with the agent's; the answers of puzzles follow from their recipes and
+the stored pixels (`proofs`); sizes and counts follow from the observation law.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isclose
+from math import isclose, prod, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from PIL import Image
 from manifests.tables import KEY
 from pipeline.agent.line_reader import read_line
 from pipeline.errors import BadImage, InvalidBox
-from pipeline.geometry import Box, Size, view_size
+from pipeline.geometry import FACTOR, Box, Size, view_size
 from pipeline.runner.rundir import records
 from pipeline.runner.storage import Storage, storage_at
 from pipeline.scenes.needles import CODE_LENGTH
 from pipeline.scenes.tags import ALPHABET
 from pipeline.sources.decode import decode
+from pipeline.synthesis.import_check import imported_problems, is_imported
+from pipeline.synthesis.proofs import is_provable, proven
 from pipeline.trajectory import Observation
 from pipeline.views import MAGNIFY, View, crop_region, first_view, zoomed
 
@@ -41,7 +45,8 @@ RowKey = tuple[str, int, int]
 _COLUMNS = [
     *KEY,
     *("image_sha256", "width", "height", "view_w", "view_h", "same_view_as", "task"),
-    *("target", "target_boxes", "num_zooms", "visual_tokens", "steps", "image.bytes"),
+    *("question", "target", "target_boxes", "recipe"),
+    *("num_zooms", "visual_tokens", "policy", "steps", "image.bytes"),
 ]
 _RESTS_ON_MORE = ("nearest",)
 """Tasks whose last look may be at what the question names, the answer being read before it."""
@@ -53,13 +58,13 @@ class Report:
 
     rows: int
     looked_at: int
-    """Rows with a zoomed box and a code as target."""
+    """Rows with a zoomed box and a code as target, or with a recipe."""
     agreed: int
-    """Of these, rows whose target was read again."""
+    """Of these, rows whose target was read, or derived, again."""
     disagreed: tuple[RowKey, ...]
     """Rows that read otherwise."""
     unclear: tuple[RowKey, ...]
-    """Rows where nothing could be read."""
+    """Rows where nothing could be read, or derived."""
     problems: tuple[str, ...]
     """Values that do not follow from the row's picture and boxes, one sentence each."""
 
@@ -113,9 +118,16 @@ class _Tally:
         key: RowKey = (row["sample_id"], row["resolution"], row["rollout"])
         try:
             picture = self._picture((row["image"] or {}).get("bytes") or b"")
+            if is_imported(row):
+                told = imported_problems(row, picture.sha256, picture.image.size)
+                self.problems += [f"{key}: {said}" for said in told]
+                return
             looks = _looks(row)
             self.problems += [f"{key}: {said}" for said in _problems(row, looks, picture)]
-            if looks and _is_code(row["target"]):
+            if row.get("recipe") and is_provable(row["recipe"]):
+                found = proven(picture.image, row["recipe"], row["question"])
+                self._count(key, row["target"], iter([found]))
+            elif looks and _is_code(row["target"]):
                 self._count(key, row["target"], _readings(row, looks, picture))
         except BadImage as error:
             self.problems.append(f"{key}: the picture cannot be decoded ({error.reason}).")
@@ -188,10 +200,24 @@ def _looks(row: Row) -> list[_Look]:
         if not asked:
             continue
         box = _box(asked[-1])
-        region = crop_region(box, size)
-        shown = view_size((int(region.width), int(region.height)), resolution, magnify=MAGNIFY)
-        looks.append(_Look(box, resolution, Observation(region, shown), step["magnification"]))
+        looks.append(_look(box, size, resolution, step["magnification"]))
     return looks
+
+
+def _look(box: Box, size: Size, budget: int, said: float | None) -> _Look:
+    """A look at its budget, or at the smaller view that its magnification tells of."""
+    region = crop_region(box, size)
+    edges = int(region.width), int(region.height)
+
+    def pixels(resolution: int) -> int:
+        return prod(view_size(edges, resolution, magnify=MAGNIFY))
+
+    resolution = budget
+    if said is not None and 0 < said * sqrt(region.area) < budget:
+        told = said**2 * region.area - 1
+        resolution = FACTOR + bisect_left(range(FACTOR, budget), told, key=pixels)
+    shown = view_size(edges, resolution, magnify=MAGNIFY)
+    return _Look(box, resolution, Observation(region, shown), said)
 
 
 def _first(row: Row) -> _Look:

@@ -46,6 +46,7 @@ def trajectory_row(
         "target": truth.target,
         "target_boxes": [_ints(box) for box in truth.target_boxes],
         "task": problem.task,
+        "recipe": problem.recipe,
         "answer": trajectory.answer,
         "final_thought": trajectory.final_thought,
         "finish": trajectory.finish,

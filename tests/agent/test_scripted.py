@@ -10,7 +10,8 @@ import pytest
 from pipeline.agent.actions import Answer, Heard, NotUnderstood
 from pipeline.agent.critic import Critic
 from pipeline.agent.episode import Episode, Limits, run_episode
-from pipeline.agent.scripted import UNKNOWN, ScriptedPolicy
+from pipeline.agent.scripted import ScriptedPolicy
+from pipeline.agent.sight import UNKNOWN
 from pipeline.agent.tools import Tools
 from pipeline.geometry import Size
 from pipeline.scenes.needles import Tag

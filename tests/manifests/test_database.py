@@ -22,7 +22,7 @@ COLUMNS = {
     "trajectories": "run_id shard sample_id image_id resolution rollout image_sha256 source_sha256 "
     "source license width height view_w view_h same_view_as question options target target_boxes "
     "task answer final_thought finish verified necessary num_zooms visual_tokens policy "
-    "prompt_sha256 tokens_in tokens_out seconds",
+    "prompt_sha256 tokens_in tokens_out seconds recipe",
     "steps": "run_id sample_id resolution rollout step region thought x0 y0 x1 y1 label tool "
     "zoomed no_gain parent view_w view_h magnification visual_tokens confidence target_iou "
     "mask_iou saliency_inside",

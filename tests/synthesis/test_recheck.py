@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -21,11 +22,14 @@ from pipeline.runner.parts import Part
 from pipeline.runner.rundir import Record, part_path, publish, write_run
 from pipeline.runner.storage import LocalStorage
 from pipeline.samples import rng_for
+from pipeline.scenes import closeups
 from pipeline.scenes.needles import Tag, plant
+from pipeline.scenes.puzzles import Posed
 from pipeline.shards import Unit
 from pipeline.sources.decode import decode, encode
 from pipeline.synthesis.recheck import Report, recheck
 from pipeline.views import first_view, zoomed
+from tests.scenes.pictures import photograph
 
 Row = dict[str, Any]
 Write = Callable[..., Report]
@@ -71,6 +75,42 @@ def row(seed: int, number: int, resolution: int = 336, *, boxes: tuple[Box, ...]
             for box, look in zip(boxes, looks, strict=True)
         ],
         "image": {"bytes": data, "path": f"p{seed}"},
+    }
+
+
+@cache
+def puzzle(number: int) -> tuple[bytes, Posed]:
+    """A published close-up puzzle and one of its questions."""
+    made = closeups.match(photograph(number), rng_for(number, "recheck"), 2, (224, 448))
+    assert made is not None
+    return encode(made.picture), made.posed[-1]
+
+
+def puzzle_row(number: int) -> Row:
+    """An honest row about a puzzle: one look at the place."""
+    data, question = puzzle(number)
+    image = decode(data)
+    place = question.boxes[0]
+    first = first_view(image, 336).observation
+    look = zoomed(image, place, 336, 0).observation
+    return {
+        "sample_id": f"c{number}#0",
+        "resolution": 336,
+        "rollout": 0,
+        "image_sha256": hashlib.sha256(data).hexdigest(),
+        "width": image.width,
+        "height": image.height,
+        "view_w": first.size[0],
+        "view_h": first.size[1],
+        "question": question.text,
+        "task": "closeup",
+        "recipe": json.dumps(question.recipe),
+        "target": question.answer,
+        "target_boxes": [ints(box) for box in question.boxes],
+        "num_zooms": 1,
+        "visual_tokens": first.visual_tokens + look.visual_tokens,
+        "steps": [{"boxes": [ints(place)], "zoomed": [True], "magnification": look.magnification}],
+        "image": {"bytes": data, "path": f"c{number}"},
     }
 
 
@@ -204,6 +244,33 @@ def test_a_last_look_at_another_tag_is_found_where_nothing_else_is_named(write: 
     target, other = composite(1)[1][0].box, composite(1)[1][1].box
     path = row(1, 0, boxes=(target, other))
     assert write(path).disagreed == (key(path),)
+
+
+def test_the_answers_of_puzzles_are_derived_from_their_pictures(write: Write) -> None:
+    report = write(puzzle_row(0), puzzle_row(1), row(1, 0))
+    assert report.holds and (report.looked_at, report.agreed) == (3, 3)
+
+
+def test_a_tampered_answer_of_a_puzzle_is_found(write: Write) -> None:
+    honest = puzzle_row(0)
+    other = next(o for o in puzzle(0)[1].options if o != honest["target"])
+    lie = honest | {"target": other}
+    report = write(lie, puzzle_row(1))
+    assert report.disagreed == (key(lie),) and not report.holds
+
+
+def test_a_tampered_recipe_and_a_look_that_is_not_there_are_found(write: Write) -> None:
+    honest = puzzle_row(0)
+    recipe = json.loads(honest["recipe"])
+    recipe["places"] = recipe["places"][1:] + recipe["places"][:1]
+    lie = honest | {"recipe": json.dumps(recipe)}
+    report = write(lie, puzzle_row(1) | {"num_zooms": 2})
+    assert report.unclear == (key(lie),) and "num_zooms" in report.problems[0]
+
+
+def test_a_recipe_of_a_kind_that_is_not_known_is_passed_over(write: Write) -> None:
+    report = write(puzzle_row(0) | {"recipe": '{"kind": "riddle"}'}, row(1, 0))
+    assert report.holds and report.looked_at == 1
 
 
 def test_a_file_that_no_record_names_does_not_count(tmp_path: Path, write: Write) -> None:

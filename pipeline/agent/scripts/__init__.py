@@ -1,0 +1,1 @@
+"""Scripts of policy `scripted` for puzzles: each knows its question's wording and sees views."""
