@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from pipeline.errors import InvalidBox
 from pipeline.geometry import Box, Frame
 
 ASKS_FOR_BOX = "Answer with its box."
@@ -103,17 +102,6 @@ def written_in(frame: Frame, question: str, answer: str) -> str:
     """The answer to a question for a box in a model's own numbers; any other answer as it is."""
     box = box_of(answer) if question.endswith(ASKS_FOR_BOX) else None
     return answer if box is None else json.dumps(box.as_written(frame))
-
-
-def read_from(frame: Frame, question: str, answer: str) -> str:
-    """What `written_in` has written, in pixels of the picture; as it is where that is no box."""
-    box = box_of(answer) if question.endswith(ASKS_FOR_BOX) else None
-    if box is None:
-        return answer
-    try:
-        return json.dumps(Box.from_frame(box.as_list(), frame).as_list())
-    except InvalidBox:
-        return answer
 
 
 def option_index(text: str, options: Sequence[str]) -> int | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pipeline.agent import roles
 from pipeline.agent.actions import Action, Answer, Call, Heard, Slip
 from pipeline.agent.chat import Part, Reply, Request, Said
-from pipeline.agent.vision import answered, nearest
+from pipeline.agent.vision import answered, in_pixels, nearest
 from pipeline.agent.vision_tools import Eyes
 from pipeline.errors import GrammarError, InvalidBox
 from pipeline.grammar import BOX_END, parse
@@ -162,7 +162,8 @@ class InlinePlanner:
         assert turn.answer is not None
         spoken = _since_zoom(turn.segments or (turn.thought,))
         words = [segment.strip() for segment in spoken if isinstance(segment, str)]
-        return answered(turn.answer, " ".join(filter(None, words)), self._views)
+        text = in_pixels(turn.answer, self._question, self._policy.eyes, self._views[0])
+        return answered(text, " ".join(filter(None, words)), self._views)
 
 
 def _stopped_to_zoom(reply: Reply, text: str) -> bool:

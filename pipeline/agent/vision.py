@@ -14,6 +14,7 @@ from pipeline.agent import roles
 from pipeline.agent.actions import Action, Answer, Call, Heard, Slip
 from pipeline.agent.chat import Part, Reply, Request, Said
 from pipeline.agent.vision_tools import Eyes
+from pipeline.answers import ASKS_FOR_BOX, box_of
 from pipeline.errors import GrammarError, InvalidBox
 from pipeline.geometry import Box
 from pipeline.views import View
@@ -65,7 +66,8 @@ class VisionPlanner:
             except GrammarError as error:
                 return Slip(reply.text, str(error))
             if plan.answer is not None:
-                return answered(plan.answer, plan.thought, self._views)
+                text = in_pixels(plan.answer, self._question, self._policy.eyes, self._views[0])
+                return answered(text, plan.thought, self._views)
             self._thought = plan.thought
             self._waiting.extend(plan.uses)
         use = self._waiting.popleft()
@@ -147,6 +149,17 @@ def nearest(views: Sequence[View], box: Box) -> int:
     """The view that shows most of the source's detail of all that hold the box whole."""
     holding = [i for i, view in enumerate(views) if view.observation.region.contains(box)]
     return max(holding, key=lambda i: views[i].observation.magnification, default=0)
+
+
+def in_pixels(answer: str, question: str, eyes: Eyes, first: View) -> str:
+    """A box in the model's own numbers as one in source pixels; any other answer as it is."""
+    box = box_of(answer) if question.endswith(ASKS_FOR_BOX) else None
+    if box is None:
+        return answer
+    try:
+        return str(eyes.read(box.as_list(), first).as_list())
+    except InvalidBox:
+        return answer  # judged as it stands: it is no place of the picture
 
 
 def answered(text: str, thought: str, views: Sequence[View]) -> Answer:

@@ -19,6 +19,7 @@ from pipeline.agent.encoding import encoded
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.families import FAMILIES
 from pipeline.agent.tools import Tools
+from pipeline.answers import box_of
 from pipeline.config import config_from
 from pipeline.errors import BudgetReached
 from pipeline.geometry import Box
@@ -179,6 +180,16 @@ def test_a_mistake_is_told_and_a_right_turn_after_it_counts(bad: str | Reply) ->
     assert isinstance(told, str) and told.startswith(roles.MISREAD.partition("{")[0])
     endless = episode(ListModel([bad], AGREES))
     assert (endless.trajectory.finish, endless.reason) == ("rejected", "malformed")
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_box_that_is_the_answer_comes_in_source_pixels(family: str) -> None:
+    sample = sample_of(PICTURE, "Where is the red star? Answer with its box.")
+    said = f"<think> Here. </think><answer> {numbers(STAR, family)} </answer>"
+    found = box_of(
+        episode(ListModel([said], AGREES), family=family, sample=sample).trajectory.answer
+    )
+    assert found is not None and found.iou(STAR) > 0.6
 
 
 def test_a_model_that_never_stops_looking_is_told_to_answer_and_then_let_go() -> None:
