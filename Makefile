@@ -47,8 +47,8 @@ demo: $(VENV)/.installed ## 64 shards of the embedded default, a report, and wha
 test: $(VENV)/.installed-dev ## the whole suite
 	$(BIN)/pytest -q -n 2 --dist loadgroup -m "$(LIGHT)"
 
-fast: $(VENV)/.installed-dev ## the pure part of the suite: no Ray, no torch, seconds
-	$(BIN)/pytest -q -n 2 -m "$(LIGHT) and not ray and not torch"
+fast: $(VENV)/.installed-dev ## the pure part of the suite, in seconds
+	$(BIN)/pytest -q -n 2 -m "$(LIGHT) and not ray and not torch and not work"
 
 check: $(VENV)/.installed-dev ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,11 +1,12 @@
 """What every test may rely on: a quiet, offline environment and one worker for the Ray tests.
 
-The markers (torch, ray, slow, fuzz, survive, bench) are declared in pyproject.toml.
+The markers (torch, ray, work, slow, fuzz, survive, bench) are declared in pyproject.toml.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -22,11 +23,21 @@ for _name, _value in _QUIET.items():
     os.environ.setdefault(_name, _value)
 
 
+_HERE = Path(__file__).parent
+_AT_WORK = {
+    *("runner", "synthesis", "cli", "eval", "scenes", "models"),
+    *("test_puzzle_scripts.py", "test_endpoint.py", "test_line_reader.py", "test_sign_script.py"),
+}
+"""Folders and files whose tests make runs, draw many pictures or talk to servers: seconds each."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All Ray tests run in one xdist worker: two clusters would fight for the same cores."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+    parallel = config.pluginmanager.hasplugin("xdist")
     for item in items:
-        if item.get_closest_marker("ray"):
+        place = item.path.relative_to(_HERE).parts
+        if place[0] in _AT_WORK or place[-1] in _AT_WORK:
+            item.add_marker(pytest.mark.work)
+        if parallel and item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
