@@ -108,8 +108,7 @@ class _Hand:
     ) -> None:
         import ray
 
-        groups = {_WATCH: 1, _WORK: plan.window}
-        make: Any = ray.remote(concurrency_groups=groups)(Actor)
+        make: Any = ray.remote(concurrency_groups={_WATCH: 1, _WORK: plan.window})(Actor)
         options = {"max_restarts": 0, "scheduling_strategy": "SPREAD", **needs}
         self.actor = make.options(**options).remote(plan)
         self.opening: Any = self.actor.open.remote(*worker)
@@ -128,15 +127,14 @@ class _Hand:
     def give(self, grant: Grant) -> None:
         if not self.attempts:
             self._heard = time.monotonic()
-        attempt = self.actor.attempt.options(concurrency_group=_WORK)
-        self.attempts[attempt.remote(grant)] = grant.attempt
+        work = self.actor.attempt.options(concurrency_group=_WORK)
+        self.attempts[work.remote(grant)] = grant.attempt
 
     def ask(self, every_s: float) -> None:
         """Ask for progress, unless a question is open or the last one is recent."""
         if self.asked is None and time.monotonic() - self.asked_at >= every_s:
-            call = self.actor.progress.options(concurrency_group=_WATCH)
-            self.asked = call.remote(self.taken)
-            self.asked_at = time.monotonic()
+            watch = self.actor.progress.options(concurrency_group=_WATCH)
+            self.asked, self.asked_at = watch.remote(self.taken), time.monotonic()
 
     def hear(self, counts: Counts) -> bool:
         """Take in an answer; whether it brings progress."""
