@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,12 @@ from pipeline.errors import ConfigError, nearest
 app = typer.Typer(
     help="Checkpoints: list them, fetch a published one, train a pocket one.", no_args_is_help=True
 )
-TRAINABLE = ("pocket-sam",)
+RECIPES = {
+    "pocket-sam": "pipeline.models.pocket_sam",
+    "pocket-reader": "pipeline.models.pocket_reader_train",
+    "pocket-finder": "pipeline.models.pocket_finder_train",
+}
+"""The module whose `train` makes a checkpoint; imported when it is asked for."""
 Folder = Annotated[
     Path | None, typer.Option("--folder", help="Where fetched files lie [COFPIPE_CACHE].")
 ]
@@ -67,10 +73,13 @@ def pull(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="pocket-sam")],
+    name: Annotated[str, typer.Argument(help="pocket-sam, pocket-reader or pocket-finder")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the training state and the checkpoint.")
-    ] = Path("pocket-sam"),
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for the training state and the checkpoint [NAME]."
+        ),
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="Length of the schedule.")] = 40.0,
     images: Annotated[
         int | None, typer.Option(min=1, help="Length in pictures instead: reproducible.")
@@ -79,11 +88,12 @@ def train(
     workers: Annotated[int, typer.Option(min=1, max=4, help="Processes of one thread each.")] = 2,
 ) -> None:
     """Train a pocket checkpoint on drawn pictures; the same command again continues."""
-    if name not in TRAINABLE:
-        raise ConfigError(f"There is no recipe for '{name}'.", nearest(name, TRAINABLE))
-    from pipeline.models import pocket_sam
-
-    made = pocket_sam.train(out, seed=seed, minutes=minutes, images=images, workers=workers)
+    if name not in RECIPES:
+        raise ConfigError(f"There is no recipe for '{name}'.", nearest(name, RECIPES))
+    recipe = import_module(RECIPES[name])
+    made = recipe.train(
+        out or Path(name), seed=seed, minutes=minutes, images=images, workers=workers
+    )
     print(made)
 
 

@@ -21,6 +21,12 @@ from pipeline.errors import ConfigError, ModelError, nearest
 
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the checkpoints that come with the package."""
+POCKETS = {
+    "pocket": ("pocket_sam.safetensors", "pocket-sam"),
+    "pocket-reader": ("pocket_reader.safetensors", "pocket-reader"),
+    "pocket-finder": ("pocket_finder.safetensors", "pocket-finder"),
+}
+"""Shipped checkpoints by name: the file, and the recipe that makes it."""
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
 _CHUNK = 1 << 20
@@ -81,17 +87,18 @@ def cache_dir() -> Path:
 
 
 def find(checkpoint: str | Path) -> Path:
-    """The file of the shipped `pocket`, of a pulled checkpoint, or of a path; `ModelError` if none.
+    """The file of a shipped or a pulled checkpoint, or of a path; `ModelError` if there is none.
 
     A checkpoint that is missing is never replaced by another one.
     """
     name = str(checkpoint)
-    if name == "pocket":
-        path, fix = SHIPPED / "pocket_sam.safetensors", "Run `cofpipe models train pocket-sam`."
+    if name in POCKETS:
+        file, recipe = POCKETS[name]
+        path, fix = SHIPPED / file, f"Run `cofpipe models train {recipe}`."
     elif name in CHECKPOINTS:
         path, fix = cache_dir() / CHECKPOINTS[name].file, f"Run `cofpipe models pull {name}`."
     else:
-        path, fix = Path(name), "Give a path, or one of: pocket, " + ", ".join(CHECKPOINTS) + "."
+        path, fix = Path(name), f"Give a path, or one of: {', '.join((*POCKETS, *CHECKPOINTS))}."
     if not path.is_file():
         raise ModelError(f"There is no checkpoint at {path}.", fix)
     return path
