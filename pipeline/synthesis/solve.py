@@ -20,13 +20,14 @@ from pipeline.agent.desk import Ledger, Task
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.locate import Segmenter
 from pipeline.agent.tools import Tools
+from pipeline.agent.writing import SignReader
 from pipeline.config import Config
 from pipeline.geometry import Box, Size, view_size
+from pipeline.runner.ahead import in_order
 from pipeline.samples import Rejection
 from pipeline.shards import Unit
 from pipeline.sources.base import Picture
 from pipeline.synthesis import rows
-from pipeline.synthesis.ahead import in_order
 from pipeline.synthesis.tasks import Prepared, Problem
 from pipeline.trajectory import Trajectory
 
@@ -67,6 +68,8 @@ class Solver:
     config: Config
     crews: Crews
     segmenter: Segmenter
+    reader: SignReader | None = None
+    """For tasks whose answers are written; None where there are none."""
 
     async def solve(
         self,
@@ -81,7 +84,7 @@ class Solver:
         the crews are worth; rows come in the same order however they are made.
         """
         tables = Tables()
-        tools = Tools(prepared.image, self.segmenter, _regions(picture, prepared))
+        tools = Tools(prepared.image, self.segmenter, _regions(picture, prepared), self.reader)
         jobs = [(p, r) for p in prepared.problems for r in self._budgets(p).values()]
         ahead = self.crews.in_flight
 

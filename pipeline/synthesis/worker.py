@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.tables import DATA, MANIFEST
 from pipeline.agent.opening import open_crews
+from pipeline.agent.writing import SignReader
 from pipeline.config import Config, config_from
 from pipeline.errors import BadImage
+from pipeline.runner.stream import Stream, off_loop
 from pipeline.samples import Rejection
 from pipeline.shards import Ledger, Passed, Unit
 from pipeline.sources.base import Picture, Source
+from pipeline.sources.decode import pixels_of
 from pipeline.sources.listing import read_listing
 from pipeline.sources.specs import open_source
 from pipeline.synthesis.solve import Solver, Tables
-from pipeline.synthesis.stream import Stream, off_loop
 from pipeline.synthesis.tasks import prepare
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ _WITHOUT_PICTURE = ("steps", "traces")
 
 MOST_PICTURES = 384
 """In work at a time, at most, where episodes wait for a model."""
+WRITTEN = ("signs",)
+"""Kinds of task whose answers are written in the picture, not drawn as tags."""
 SPARE = 1.5
 """Episodes that are begun for each call that may be in flight: some are being cut and encoded."""
 
@@ -59,7 +63,10 @@ class SynthesisWorker:
         self._crews = self._stream.run(open_crews(config))
         segmenter = config.segmenter
         self._solver = Solver(
-            config, self._crews, load(segmenter.checkpoint, segmenter.variant, segmenter.device)
+            config,
+            self._crews,
+            load(segmenter.checkpoint, segmenter.variant, segmenter.device),
+            _reader(config),
         )
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {n: MANIFEST[n] for n in ("rejections", "timings")}
@@ -82,13 +89,11 @@ class SynthesisWorker:
     ) -> Generator[Unit | Passed, None, None]:
         """One unit for each picture of the listing rows, as many in work as the policy is worth."""
 
-        async def make(picture: Picture, ledger: Ledger, rows_left: int | None) -> Tables:
-            if picture.image_id not in crashed:
-                started(picture.image_id)
-                return await self._tables(picture, ledger, rows_left)
-            tables = Tables()
-            tables.reject(_gone(picture, "worker", "crashed_worker", ""), picture.image_id)
-            return tables
+        async def make(picture: Picture, ledger: Ledger, rows_left: int | None) -> Unit:
+            if picture.image_id in crashed:
+                return _gone(picture, "worker", "crashed_worker")
+            started(picture.image_id)
+            return await self._unit(picture, ledger, rows_left)
 
         return self._stream.units(
             self._pictures(entries, skip),
@@ -97,6 +102,7 @@ class SynthesisWorker:
             ahead=1 if careful else self._most,
             rows_left=rows_left,
             threads=self._crews.workers,
+            pixels=_pixels,
         )
 
     def close(self) -> None:
@@ -113,17 +119,25 @@ class SynthesisWorker:
                     yield picture
             yield Passed(index)
 
-    async def _tables(self, picture: Picture, ledger: Ledger, rows_left: int | None) -> Tables:
+    async def _unit(self, picture: Picture, ledger: Ledger, rows_left: int | None) -> Unit:
         """What comes of one picture."""
         task, seed, threads = self._config.task, self._config.seed, self._crews.workers
         try:
             prepared = await off_loop(threads, prepare, picture, task, seed, self._solver.segmenter)
         except BadImage as error:
-            tables = Tables()
             stage = "task" if error.reason == "no_task" else "decode"
-            tables.reject(_gone(picture, stage, error.reason, error.detail), picture.image_id)
-            return tables
-        return await self._solver.solve(picture, prepared, ledger, rows_left)
+            return _gone(picture, stage, error.reason, error.detail)
+        tables = await self._solver.solve(picture, prepared, ledger, rows_left)
+        return tables.unit(picture.image_id)
+
+
+def _reader(config: Config) -> SignReader | None:
+    """What the scripted policy reads signs with; no other task or policy pays for it."""
+    if config.task.kind not in WRITTEN or config.policy.kind != "scripted":
+        return None
+    from pipeline.agent.pocket_reader import build_reader
+
+    return build_reader()
 
 
 def most_pictures(config: Config) -> int:
@@ -155,6 +169,19 @@ def schemas() -> dict[str, pa.Schema]:
     return out
 
 
-def _gone(picture: Picture, stage: str, reason: str, detail: str) -> Rejection:
-    """A picture that yields no sample."""
-    return Rejection(f"{picture.image_id}#0", 0, 0, stage, reason, detail)
+def _pixels(picture: Picture) -> int:
+    """Pixels of a picture when it is decoded; none where it will not be."""
+    if picture.image is not None:
+        return picture.image.width * picture.image.height
+    try:
+        return pixels_of(picture.data or b"")
+    except BadImage:
+        return 0
+
+
+def _gone(picture: Picture, stage: str, reason: str, detail: str = "") -> Unit:
+    """The unit of a picture that yields no sample."""
+    tables = Tables()
+    lost = Rejection(f"{picture.image_id}#0", 0, 0, stage, reason, detail)
+    tables.reject(lost, picture.image_id)
+    return tables.unit(picture.image_id)

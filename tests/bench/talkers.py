@@ -17,10 +17,8 @@ from pipeline.agent.desk import Desk, Task
 from pipeline.agent.encoding import picture_of
 from pipeline.agent.endpoint import open_endpoint
 from pipeline.config import config_from
+from pipeline.runner.stream import Stream
 from pipeline.shards import Ledger, Passed, Unit
-from pipeline.sources.base import Picture
-from pipeline.synthesis.solve import Tables
-from pipeline.synthesis.stream import Stream
 from pipeline.synthesis.worker import SPARE, SynthesisWorker, open_worker
 from tests.runner.workers import SCHEMA
 
@@ -64,22 +62,20 @@ class Talker:
         started: Callable[[str], None],
         ledger: Ledger,
     ) -> Generator[Unit | Passed, None, None]:
-        def pictures() -> Iterator[Picture | Passed]:
+        def keys() -> Iterator[str | Passed]:
             for entry in entries:
-                yield Picture(f"e{entry}")
+                yield f"e{entry}"
                 yield Passed(entry)
 
-        return self._stream.units(
-            pictures(), self._talk, ledger, ahead=self._ahead, rows_left=None, threads=None
-        )
+        return self._stream.units(keys(), self._talk, ledger, ahead=self._ahead)
 
-    async def _talk(self, picture: Picture, ledger: Ledger, rows_left: int | None) -> Tables:
-        desk = Desk(self._model, ledger, Task(picture.image_id, 448))
-        said = [Said("user", (self._picture, picture.image_id))]
+    async def _talk(self, key: str, ledger: Ledger, rows_left: int | None) -> Unit:
+        desk = Desk(self._model, ledger, Task(key, 448))
+        said = [Said("user", (self._picture, key))]
         for turn in range(self._turns):
             reply = await desk.ask(Request("planner", tuple(said)))
             said += [Said("assistant", (reply.text,)), Said("user", (f"and {turn}?",))]
-        return Tables()
+        return Unit(key, 0, {})
 
     def close(self) -> None:
         self._stream.run(self._model.close())

@@ -95,7 +95,8 @@ def test_a_contact_sheet_of_tasks_on_photographs(segmenter: Segmenter) -> None:
     kept = [task for task in tasks if task is not None]
     told = figures("signs on photographs", kept, len(tasks))
     SHEET.parent.mkdir(exist_ok=True)
-    _sheet(kept[:TASKS]).save(SHEET, quality=80, optimize=True)  # the first ones: none is picked by eye
+    # The first ones: none is picked by eye.
+    _sheet(kept[:TASKS]).save(SHEET, quality=80, optimize=True)
     assert len(kept) >= TASKS
     assert told["baseline_solves"] <= 0.3
     assert told["two_looks"] >= 0.2

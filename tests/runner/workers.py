@@ -3,8 +3,8 @@
 An entry is a number; its unit is `e<index>` and keeps `per_unit` rows, a few of them not. Every
 unit takes `calls` model calls of half a dollar and three tokens, one after the other.
 Settings: per_unit, units_per_entry, picture (times), ahead (units in work at a time), pause_s,
-delay_s (by key), at_once (attempts), calls, call_s, unpriced, mark (a folder); poison, hang, freeze, kill_once, bug
-(lists of keys); broken, lie, extra.
+delay_s (by key), at_once (attempts), calls, call_s, unpriced, mark (a folder); poison, hang,
+freeze, kill_once, bug (lists of keys); broken, lie, extra.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.synthesis.room import Room
+from pipeline.runner.room import Room
 
 
 def test_the_earlier_attempt_is_served_first_and_the_later_one_fills_what_is_left() -> None:

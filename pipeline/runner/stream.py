@@ -1,7 +1,7 @@
-"""Pictures in work: many at a time, of one attempt or two, handed out in their order.
+"""Units in work: many at a time, of one attempt or two, handed out in their order.
 
 Owns the event loop on which calls wait, in a thread of its own so that they go on while the runner
-writes. What is made of a picture is an argument.
+writes. What is worked on, and what becomes of it, are arguments.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pipeline.errors import BadImage, BudgetReached
+from pipeline.errors import BudgetReached
+from pipeline.runner.ahead import in_order
+from pipeline.runner.room import Room
 from pipeline.shards import Ledger, Passed, Unit
-from pipeline.sources.base import Picture
-from pipeline.sources.decode import pixels_of
-from pipeline.synthesis.ahead import in_order
-from pipeline.synthesis.room import Room
-from pipeline.synthesis.solve import Tables
 
 ROOM_PIXELS = 400_000_000
 """Of pictures in work at a time: 1.2 GB when decoded."""
@@ -30,13 +27,13 @@ GRACE_S = 30.0
 """Time for calls under way to end when an attempt stops."""
 
 T = TypeVar("T")
-Make = Callable[[Picture, Ledger, int | None], Awaitable[Tables]]
-"""What becomes of a picture, with so many rows left to keep; may be asked again and calls nobody
+Make = Callable[[T, Ledger, int | None], Awaitable[Unit]]
+"""The unit of something, with so many rows left to keep; may be asked again and calls nobody
 twice."""
 
 
 class Stream:
-    """The pictures that one worker has in work: `most` of them, whatever is under way for each."""
+    """What one worker has in work: `most` units, whatever is under way for each."""
 
     def __init__(self, most: int) -> None:
         self._room = Room(ROOM_PIXELS, most)
@@ -51,21 +48,23 @@ class Stream:
 
     def units(
         self,
-        pictures: Iterator[Picture | Passed],
-        make: Make,
+        given: Iterator[T | Passed],
+        make: Make[T],
         ledger: Ledger,
         *,
         ahead: int,
-        rows_left: int | None,
-        threads: Executor | None,
+        rows_left: int | None = None,
+        threads: Executor | None = None,
+        pixels: Callable[[T], int] = lambda _: 0,
     ) -> Generator[Unit | Passed, None, None]:
-        """What `make` gives for each picture, in their order, with up to `ahead` in work.
+        """What `make` gives for each of those given, in their order, with up to `ahead` in work.
 
         An attempt that began earlier has the room that it can use; a later one fills the rest.
+        `threads` are where waiting for the next one given, and `pixels`, may take their time.
         """
         gate = _Gate(ledger)
-        attempt = _Attempt(make, gate, self._room, next(self._ranks), ahead, threads)
-        stream = attempt.units(pictures, rows_left)
+        attempt = _Attempt(make, gate, self._room, next(self._ranks), ahead, threads, pixels)
+        stream = attempt.units(given, rows_left)
         try:
             while (unit := self.run(_next(stream))) is not None:
                 yield unit
@@ -81,48 +80,45 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(Generic[T]):
     """What the units of one attempt have in common."""
 
-    make: Make
+    make: Make[T]
     ledger: Ledger
     room: Room
     rank: int
     ahead: int
     threads: Executor | None
+    pixels: Callable[[T], int]
 
     async def units(
-        self, pictures: Iterator[Picture | Passed], rows_left: int | None
+        self, given: Iterator[T | Passed], rows_left: int | None
     ) -> AsyncGenerator[Unit | Passed, None]:
-        """Units in the pictures' order, cut where `rows_left` are kept."""
+        """Units in the order of what is given, cut where `rows_left` are kept."""
         left = rows_left
 
         async def makers() -> AsyncGenerator[partial[Any], None]:
-            while (picture := await off_loop(self.threads, next, pictures, None)) is not None:
-                yield partial(self._made, picture, left if self.ahead == 1 else None)
+            while (one := await off_loop(self.threads, next, given, None)) is not None:
+                yield partial(self._made, one, left if self.ahead == 1 else None)
 
         grace_s = GRACE_S if self.ahead > 1 else 0.0
         async with aclosing(in_order(makers(), self.ahead, grace_s)) as done:
-            async for picture, tables in done:
-                if tables is None:
-                    yield picture
-                    continue
-                if left is not None:
-                    if tables.kept > left:  # worked on ahead: cut by going over its calls again
-                        _, tables = await self._made(picture, left)
-                    left -= tables.kept
-                yield tables.unit(picture.image_id)
-                if left == 0:
+            async for one, unit in done:
+                if isinstance(unit, Unit) and left is not None:
+                    if unit.kept > left:  # worked on ahead: cut by going over its calls again
+                        _, unit = await self._made(one, left)
+                    left -= unit.kept
+                yield unit
+                if left == 0 and isinstance(unit, Unit):
                     return
 
-    async def _made(
-        self, picture: Picture | Passed, rows_left: int | None
-    ) -> tuple[Any, Tables | None]:
-        if isinstance(picture, Passed):
-            return picture, None
-        pixels = await off_loop(self.threads, _pixels, picture)
+    async def _made(self, one: T | Passed, rows_left: int | None) -> tuple[Any, Any]:
+        """What was given, and its unit; the end of a row is its own."""
+        if isinstance(one, Passed):
+            return one, one
+        pixels = await off_loop(self.threads, self.pixels, one)
         async with self.room.taken(self.rank, pixels):
-            return picture, await self.make(picture, self.ledger, rows_left)
+            return one, await self.make(one, self.ledger, rows_left)
 
 
 class _Gate:
@@ -144,16 +140,6 @@ async def off_loop(threads: Executor | None, work: Callable[..., T], *args: Any)
     if threads is None:
         return work(*args)
     return await asyncio.get_running_loop().run_in_executor(threads, work, *args)
-
-
-def _pixels(picture: Picture) -> int:
-    """Room that a picture takes; none where it will not be decoded."""
-    if picture.image is not None:
-        return picture.image.width * picture.image.height
-    try:
-        return pixels_of(picture.data or b"")
-    except BadImage:
-        return 0
 
 
 async def _next(stream: AsyncGenerator[T, None]) -> T | None:

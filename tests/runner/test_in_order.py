@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from pipeline.synthesis.ahead import HELD, in_order
+from pipeline.runner.ahead import HELD, in_order
 
 
 class Work:
