@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.models.pocket_reader import CLEAR, Reader
+from pipeline.models.pocket_reader import CLEAR, Reader, same
 from pipeline.models.pocket_reader_lines import HELD_OUT_SEED, Line, blank_line, held_out_line
-from pipeline.models.pocket_reader_train import same
 from pipeline.samples import rng_for
 
 BINS = 15

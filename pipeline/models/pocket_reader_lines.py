@@ -76,7 +76,7 @@ def training_line(seed: int, index: int, *, calibration: bool = False) -> Line:
 def held_out_line(seed: int, cap_px: float | None = None) -> Line:
     """The frozen crop of a seed ≥ `HELD_OUT_SEED`: families never trained on, and unseen wear."""
     rng = rng_for(seed, "pocket-reader", "held out")
-    return make_line(rng, fonts.HELD_OUT, cap_px=cap_px, unseen_wear=True)
+    return make_line(rng, fonts.TEST, cap_px=cap_px, unseen_wear=True)
 
 
 def generator_digest(lines: int = 50) -> str:

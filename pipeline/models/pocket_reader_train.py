@@ -1,7 +1,8 @@
 """The training recipe of the pocket reader: drawn lines in, one small checkpoint out.
 
 The recogniser learns first, by CTC. Then it stays as it is, and the confidence learns whether what
-was decoded is right, mostly on letterforms and wear that the recogniser never learned from.
+was decoded is right, mostly on letterforms and wear that the recogniser never learned from. At last
+it is calibrated.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.models.pocket_reader import PocketReader, decode, encode, prepare
+from pipeline.models.pocket_reader import PocketReader, decode, encode, prepare, same
+from pipeline.models.pocket_reader_calibrate import calibrate
 from pipeline.models.pocket_reader_lines import Line, generator_digest, training_line
 from pipeline.models.pocket_training import Plan, Recipe
 from pipeline.models.pocket_training import train as train_recipe
@@ -34,7 +36,7 @@ def train(
     workers: int = 2,
 ) -> Path:
     """Train, or continue, in the folder `out`; returns the checkpoint, fp16 safetensors."""
-    return train_recipe(RECIPE, out, Plan(seed, minutes, images), workers=workers)
+    return calibrate(train_recipe(RECIPE, out, Plan(seed, minutes, images), workers=workers))
 
 
 def losses(network: nn.Module, part: str, seed: int, indices: range) -> dict[str, torch.Tensor]:
@@ -93,15 +95,6 @@ def _loss_of(
     chance = network.confidence(features, logits, texts)
     entropy = F.binary_cross_entropy_with_logits(chance, target, weight=told)
     return entropy, target.mean()
-
-
-def same(read: str, said: str) -> bool:
-    """Whether a reading is right: case and spaces cannot always be seen, so they do not count."""
-    return _bare(read) == _bare(said)
-
-
-def _bare(text: str) -> str:
-    return "".join(text.casefold().split())
 
 
 RECIPE = Recipe(

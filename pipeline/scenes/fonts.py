@@ -126,6 +126,10 @@ FAMILIES: dict[str, Family] = {
 
 TRAINING = tuple(name for name, family in FAMILIES.items() if not family.held_out)
 HELD_OUT = tuple(name for name, family in FAMILIES.items() if family.held_out)
+CALIBRATION = ("hanken-grotesk", "lora")
+"""Held out from training, and used to calibrate what was trained."""
+TEST = tuple(name for name in HELD_OUT if name not in CALIBRATION)
+"""Used for nothing but measuring."""
 
 
 def face(name: str, size_px: float, weight: int = REGULAR) -> ImageFont.FreeTypeFont:

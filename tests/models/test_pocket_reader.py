@@ -37,7 +37,7 @@ from pipeline.models.pocket_reader_eval import (  # noqa: E402
     outcomes,
 )
 from pipeline.models.pocket_reader_texts import random_text  # noqa: E402
-from pipeline.models.pocket_reader_train import RECIPE, batched, same, train  # noqa: E402
+from pipeline.models.pocket_reader_train import RECIPE, batched, train  # noqa: E402
 from pipeline.models.pocket_training import Plan  # noqa: E402
 from pipeline.models.pocket_training import train as train_recipe  # noqa: E402
 from pipeline.samples import rng_for  # noqa: E402
