@@ -189,7 +189,7 @@ class Plan:
     stall_s: float = 600.0
     """A worker that starts and ends nothing for this long is hung."""
     window: int = 2
-    """Shards granted to a worker at a time: the next one waits, or fills the first one's tail."""
+    """Shards granted to a worker at a time, at least; as many as it works on at once, if more."""
     budget_usd: float | None = None
     """Where spending stops, earlier sessions included; None is no limit."""
     budget_tokens: int | None = None

@@ -34,11 +34,12 @@ class Actor:
         self._places = threading.Semaphore(1)
         self._entrance = threading.Lock()
 
-    def open(self, worker: str, settings: dict[str, Any]) -> None:
-        """Make the worker, which loads its models."""
+    def open(self, worker: str, settings: dict[str, Any]) -> int:
+        """Make the worker, which loads its models; how many attempts it takes at once."""
         self._worker = open_worker(worker, settings, self._plan)
         self._at_once = self._worker.at_once
         self._places = threading.Semaphore(self._at_once)
+        return self._at_once
 
     def attempt(self, grant: Grant) -> Result:
         """Attempt one shard, beside as many others as the worker takes at once.

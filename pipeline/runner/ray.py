@@ -28,6 +28,7 @@ _LOOK_S = 1.0
 _CLOSE_S = 5.0
 _WATCH, _WORK = "watch", "work"
 """Concurrency groups: an actor answers while it works."""
+_MOST_AT_ONCE = 8
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -108,10 +109,11 @@ class _Hand:
     ) -> None:
         import ray
 
-        make: Any = ray.remote(concurrency_groups={_WATCH: 1, _WORK: plan.window})(Actor)
+        make: Any = ray.remote(concurrency_groups={_WATCH: 1, _WORK: _MOST_AT_ONCE})(Actor)
         options = {"max_restarts": 0, "scheduling_strategy": "SPREAD", **needs}
         self.actor = make.options(**options).remote(plan)
         self.opening: Any = self.actor.open.remote(*worker)
+        self.window = plan.window
         self.asked: Any = None
         self.asked_at = 0.0
         self.attempts: dict[Any, str] = {}
@@ -207,11 +209,11 @@ class _Crew:
         return _Hand(self._plan, self._worker, self._needs)
 
     def _grant(self) -> None:
-        """Keep every worker in work, and one shard ahead while there are plenty."""
-        for depth in range(1, self._plan.window + 1):
+        """Keep every worker in work, and some shards ahead while there are plenty."""
+        for depth in range(1, max(hand.window for hand in self._hands) + 1):
             for hand in self._hands:
                 plenty = depth == 1 or self._driver.waiting > len(self._hands)
-                free = hand.opening is None and len(hand.attempts) < depth
+                free = hand.opening is None and len(hand.attempts) < min(depth, hand.window)
                 if free and plenty and not self._draining and (grant := self._driver.grant()):
                     hand.give(grant)
 
@@ -246,7 +248,7 @@ class _Crew:
             self._bury(hand, _sentence(error))
             return
         if reference == hand.opening:
-            hand.opening = None
+            hand.opening, hand.window = None, max(value, hand.window)
         elif reference == hand.asked:
             self._progress(hand, *value)
         else:

@@ -36,6 +36,8 @@ MOST_PICTURES = 384
 """In work at a time, at most, where episodes wait for a model."""
 WRITTEN = ("signs",)
 """Kinds of task whose answers are written in the picture, not drawn as tags."""
+AT_ONCE = 4
+"""Attempts that share the room for pictures, where there is room for more than one picture."""
 SPARE = 1.5
 """Episodes that are begun for each call that may be in flight: some are being cut and encoded."""
 
@@ -73,8 +75,8 @@ class SynthesisWorker:
 
     @property
     def at_once(self) -> int:
-        """A second attempt where episodes wait for a model: it fills the first one's tail."""
-        return min(self._most, 2)
+        """More than one where episodes wait for a model: the next fill the tails of the first."""
+        return 1 if self._most == 1 else AT_ONCE
 
     def units(
         self,

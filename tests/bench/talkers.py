@@ -19,7 +19,7 @@ from pipeline.agent.endpoint import open_endpoint
 from pipeline.config import config_from
 from pipeline.runner.stream import Stream
 from pipeline.shards import Ledger, Passed, Unit
-from pipeline.synthesis.worker import SPARE, SynthesisWorker, open_worker
+from pipeline.synthesis.worker import AT_ONCE, SPARE, SynthesisWorker, open_worker
 from tests.runner.workers import SCHEMA
 
 TALKER = "tests.bench.talkers:Talker"
@@ -39,7 +39,7 @@ class Talker:
     """Every entry is a conversation of `turns` calls about a picture encoded beforehand."""
 
     main = "trajectories"
-    at_once = 2
+    at_once = AT_ONCE
     schemas = {"trajectories": SCHEMA}
     manifest: dict[str, Any] = {}
 
