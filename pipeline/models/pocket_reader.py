@@ -30,7 +30,7 @@ STRIDE = 16
 STEPS_PER_COLUMN = 0.5
 """Steps of the decoder for each column of the line."""
 CLEAR = 0.93
-"""Confidence from which on a reading counts: fewer than one line in a hundred is then read wrongly."""
+"""Confidence from which on a reading counts: under one line in a hundred is then read wrongly."""
 BLANK = 0
 BATCH = 32
 _LEAST_SPREAD = 4.0

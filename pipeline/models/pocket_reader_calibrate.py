@@ -30,8 +30,14 @@ _EDGE = 1e-4
 
 
 def calibrate(checkpoint: Path, lines: int = LINES) -> Path:
-    """Fit slope and shift of the confidence's logit (Platt 1999) and fold them into its weights."""
-    slope, shift = _fit(*_judged(checkpoint, lines))
+    """Fit slope and shift of the confidence's logit (Platt 1999) and fold them into its weights.
+
+    A checkpoint that reads nothing right, or everything, is left as it is.
+    """
+    logits, right = _judged(checkpoint, lines)
+    if not right.any() or right.all():
+        return checkpoint
+    slope, shift = _fit(logits, right)
     with safe_open(checkpoint, "pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
 from safetensors import safe_open  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from pipeline.models import pocket_reader, pocket_reader_lines, weights  # noqa: E402
 from pipeline.models.pocket_reader import (  # noqa: E402
@@ -28,7 +28,9 @@ from pipeline.models.pocket_reader import (  # noqa: E402
     decode,
     encode,
     prepare,
+    same,
 )
+from pipeline.models.pocket_reader_calibrate import calibrate  # noqa: E402
 from pipeline.models.pocket_reader_eval import (  # noqa: E402
     Outcomes,
     blank_lines,
@@ -41,7 +43,7 @@ from pipeline.models.pocket_reader_train import RECIPE, batched, train  # noqa: 
 from pipeline.models.pocket_training import Plan  # noqa: E402
 from pipeline.models.pocket_training import train as train_recipe  # noqa: E402
 from pipeline.samples import rng_for  # noqa: E402
-from pipeline.scenes.fonts import FAMILIES, HELD_OUT, TRAINING  # noqa: E402
+from pipeline.scenes.fonts import FAMILIES, TEST, TRAINING  # noqa: E402
 from pipeline.scenes.lettering import (  # noqa: E402
     CHARACTERS,
     LONGEST,
@@ -160,10 +162,10 @@ def test_training_never_sees_held_out_letters_and_calibration_has_its_own() -> N
             for n in range(150)
         )
         used[calibration] = {line.family for line in lines} - {""}
-    assert not (used[True] | used[False]) & set(HELD_OUT)
+    assert not (used[True] | used[False]) & set(TEST)
     assert not used[True] & used[False]
     assert used[True] | used[False] == set(TRAINING)
-    assert {line.family for line in held_out_lines(60)} == set(HELD_OUT)
+    assert {line.family for line in held_out_lines(60)} == set(TEST)
 
 
 def test_lines_are_keyed() -> None:
@@ -186,7 +188,18 @@ def test_calibration_error_is_the_gap() -> None:
     assert calibration_error(Outcomes(sure, np.arange(100) < 45)) == pytest.approx(0.5)
     half = Outcomes(np.repeat([0.1, 0.9], 50), np.arange(100) >= 50)
     assert calibration_error(half) == pytest.approx(0.1)
-    assert half.confident_wrong() == 0 and half.clear_share() == 0.5 and half.accuracy == 0.5
+    assert half.confident_wrong(0.5) == 0 and half.clear_share(0.5) == 0.5 == half.accuracy
+
+
+def test_calibrating_takes_back_a_confidence_that_was_stretched(tmp_path: Path) -> None:
+    state = load_file(weights.find("pocket-reader"))
+    last = "confidence.judge.4.weight"
+    save_file({**state, last: state[last] * 0.4}, tmp_path / "reader.safetensors", {"seed": "0"})
+    before = pocket_reader.load(tmp_path / "reader.safetensors")
+    lines = held_out_lines(300)
+    gap = calibration_error(outcomes(before, lines))
+    after = pocket_reader.load(calibrate(tmp_path / "reader.safetensors", lines=400))
+    assert calibration_error(outcomes(after, lines), bins=5) < 0.1 < gap
 
 
 def test_the_shipped_weights_are_small_and_say_where_they_are_from() -> None:
