@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.models import pocket_finder, pocket_reader
 from pipeline.models.pocket_finder_eval import evaluate
+from pipeline.models.pocket_reader import CLEAR
 from pipeline.models.pocket_reader_eval import (
     blank_lines,
     by_height,
@@ -32,7 +33,7 @@ def test_held_out_lines() -> None:
         calibration_error=calibration_error(found),
         **{
             f"{name}_{level}": value(level / 100)
-            for level in (50, 80, 90)
+            for level in (50, 80, round(100 * CLEAR))
             for name, value in (("clear", found.clear_share), ("wrong", found.confident_wrong))
         },
     )
