@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.agent.glyph_reader import Reading
 from pipeline.agent.locate import Candidate
+from pipeline.agent.writing import Writing
 from pipeline.geometry import Box
 from pipeline.views import View
 
@@ -76,7 +77,11 @@ class Heard:
     index: int = 0
     """Its number."""
     candidates: tuple[Candidate, ...] = ()
+    writing: tuple[Writing, ...] = ()
+    """What `locate` found that is written, in the view it looked at."""
     reading: Reading | None = None
+    lines: tuple[Reading, ...] = ()
+    """Of `reading`, from the upper line to the lower one, where lines are read."""
     box: Box | None = None
     """Source pixels."""
     boxes: tuple[Box, ...] = ()

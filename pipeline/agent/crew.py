@@ -67,7 +67,7 @@ class ScriptedCrews:
     workers: None = None
 
     def crew(self, tools: Tools, task: Task, truth: Truth, ledger: Ledger) -> Crew:
-        return Crew(self.policy, tools, SecondReading(), Mechanical())
+        return Crew(self.policy, tools, SecondReading(tools.reader), Mechanical())
 
     async def close(self) -> None:
         """Nothing is open."""

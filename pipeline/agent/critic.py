@@ -7,12 +7,14 @@ the verifier sees the truth and only says whether the answer is right.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pipeline.agent.actions import Answer
 from pipeline.agent.glyph_reader import read
+from pipeline.agent.writing import SignReader, as_code, as_word
 from pipeline.answers import is_right
+from pipeline.geometry import Box
 from pipeline.samples import Sample, Truth
 from pipeline.trajectory import FocusStep, Trajectory
 from pipeline.views import View
@@ -28,18 +30,28 @@ class Critic(Protocol):
         """An objection in a sentence, or None."""
 
 
+@dataclass(frozen=True, slots=True)
 class SecondReading:
     """Reads the evidence again from a slightly wider box; objects when it reads otherwise."""
+
+    reader: SignReader | None = None
+    """What the agent reads writing with; None: the answers are codes on tags."""
 
     async def review(self, sample: Sample, answer: Answer, views: Sequence[View]) -> str | None:
         if answer.box is None:
             return None
         view = views[answer.evidence]
         wider = answer.box.enlarge(LOOSE, sample.size)
-        again = read(view.pixels, view.to_view(wider))
-        if again.guess == answer.text:
+        if answer.text in self._read(view, wider):
             return None
         return "With the box a little wider the writing reads differently."
+
+    def _read(self, view: View, box: Box) -> Sequence[str]:
+        """What may be written in a box of a view."""
+        if self.reader is None:
+            return (read(view.pixels, view.to_view(box)).guess,)
+        lines = self.reader.read_lines(view.pixels, view.to_view(box))
+        return [meant(line).text for line in lines for meant in (as_word, as_code)]
 
 
 def verify(trajectory: Trajectory, truth: Truth, options: Sequence[str] = ()) -> Trajectory:

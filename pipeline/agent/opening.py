@@ -13,9 +13,12 @@ from pipeline.agent.crew import Crews, ScriptedCrews, VisionCrews
 from pipeline.agent.families import family_of
 from pipeline.agent.oracle import OracleCrews, OraclePolicy
 from pipeline.agent.scripted import ScriptedPolicy
+from pipeline.agent.writing import SignReader
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 
+WRITTEN = ("signs",)
+"""Kinds of task whose answers are written in the picture, not drawn as tags."""
 THREADS = 1
 """For cutting, outlining, encoding and decoding beside the calls in flight. With more than the one
 core that a worker has, one that holds the interpreter waits for one that does not."""
@@ -36,6 +39,20 @@ async def open_crews(config: Config) -> Crews:
     threads = ThreadPoolExecutor(THREADS, "pictures", initializer=_stand_back)
     sys.setswitchinterval(SWITCH_S)
     return VisionCrews(model, family, config, threads)
+
+
+def reads_writing(config: Config) -> bool:
+    """Whether the scripted policy needs the pocket finder and reader; no other run loads them."""
+    return config.policy.kind == "scripted" and config.task.kind in WRITTEN
+
+
+def open_reader(config: Config) -> SignReader | None:
+    """What writing is found and read with, where the run needs it; raises `ModelError`."""
+    if not reads_writing(config):
+        return None
+    from pipeline.agent.pocket_reader import build_reader
+
+    return build_reader()
 
 
 def _stand_back() -> None:

@@ -1,8 +1,8 @@
 """Policy `scripted`: locate, read, and where it is unclear adjust, zoom and read again.
 
-Works without any model but the segmenter: the needle questions of `scenes/needles.py` here, those
-about puzzles in `scripts`. It knows the question's wording and its views; a question it does not
-understand is refused.
+Works without any model but the segmenter, and for signs the pocket reader: the needle questions of
+`scenes/needles.py` here, others in `scripts`. It knows the question's wording and its views; a
+question it does not understand is refused.
 """
 
 from __future__ import annotations

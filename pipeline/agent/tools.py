@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.agent.actions import Call, Heard
 from pipeline.agent.glyph_reader import Reading, read
 from pipeline.agent.locate import Candidate, Segmenter, find_tags, logit_box, outlines
+from pipeline.agent.writing import WRITING, SignReader, Writing, grouped
 from pipeline.errors import InvalidBox
 from pipeline.geometry import Box, Size
 from pipeline.scenes.tags import COLORS
@@ -29,14 +30,22 @@ class Tools:
     """The tools for one picture, shared by all episodes on it."""
 
     def __init__(
-        self, image: Image.Image, segmenter: Segmenter, regions: Sequence[Box] = ()
+        self,
+        image: Image.Image,
+        segmenter: Segmenter,
+        regions: Sequence[Box] = (),
+        reader: SignReader | None = None,
     ) -> None:
+        self.reader = reader
+        """What finds and reads writing; None: only tags are found, and only their codes read."""
         self._image = image
         self._segmenter = segmenter
         self._regions = regions
         """Boxes of masks that the source brings; they spare the segmenter."""
         self._views: dict[tuple[Box, Size, int | None], View] = {}
         self._found: dict[tuple[Box, Size, tuple[str, ...]], tuple[Candidate, ...]] = {}
+        self._writing: dict[tuple[Box, Size], tuple[Writing, ...]] = {}
+        self._lines: dict[tuple[Box, Size, Box], tuple[Reading, ...]] = {}
 
     async def open(self, resolution: int) -> View:
         """The first view at a budget."""
@@ -64,7 +73,7 @@ class Tools:
                 look = self._kept(zoomed(self._image, call.box, resolution, call.view))
                 return Heard(f"view {len(views)}", view=look, index=len(views))
             if call.tool == "read":
-                return _heard_reading(read(view.pixels, view.to_view(call.box)))
+                return self._read(call.box, view)
             return self._box(call, view)
         except InvalidBox as error:
             return Heard(f"Error: {error}", kind="error")
@@ -74,6 +83,8 @@ class Tools:
         return self._views.setdefault((seen.region, seen.size, seen.parent), view)
 
     def _locate(self, call: Call, view: View) -> Heard:
+        if call.phrase in WRITING:
+            return self._locate_writing(call, view)
         words = call.phrase.split()
         colors = tuple(c for c in COLORS if c in words) or tuple(COLORS)
         seen = view.observation
@@ -83,6 +94,29 @@ class Tools:
         found = self._found[key]
         boxes = ", ".join(f"{c.color} {c.shape} {view.to_source(c.box).as_list()}" for c in found)
         return Heard(boxes or f"no {call.phrase} found", candidates=found)
+
+    def _locate_writing(self, call: Call, view: View) -> Heard:
+        """Signs and other writing, the surest pairs of lines first."""
+        if self.reader is None:
+            return Heard(f"Error: There is nothing to find {call.phrase} with.", kind="error")
+        seen = view.observation
+        if (seen.region, seen.size) not in self._writing:
+            found = grouped(self.reader.finder.find(view.pixels))
+            self._writing[seen.region, seen.size] = found
+        writing = self._writing[seen.region, seen.size]
+        boxes = ", ".join(str(view.to_source(one.box).as_list()) for one in writing)
+        return Heard(boxes or f"no {call.phrase} found", writing=writing)
+
+    def _read(self, box: Box, view: View) -> Heard:
+        """The lines in a box where there is a reader of writing, else a tag's code."""
+        if self.reader is None:
+            return _heard_reading(read(view.pixels, view.to_view(box)))
+        seen = view.observation
+        key = (seen.region, seen.size, box)
+        if key not in self._lines:
+            lines = self.reader.read_lines(view.pixels, view.to_view(box))
+            self._lines[key] = tuple(lines)
+        return _heard_lines(self._lines[key])
 
     def _box(self, call: Call, view: View) -> Heard:
         """`segment` and `adjust_box`: another box for what is in the given one."""
@@ -115,3 +149,14 @@ def _inside(box: Box, view: View) -> bool:
 
 def _heard_reading(reading: Reading) -> Heard:
     return Heard(reading.text or "unclear", reading=reading)
+
+
+def _heard_lines(lines: Sequence[Reading]) -> Heard:
+    """What each line says, a guess marked as one, and all together: clear where every one is."""
+    guess = " ".join(line.guess for line in lines if line.guess)
+    least = min((line.confidence for line in lines), default=0.0)
+    clear = bool(lines) and all(line.clear for line in lines)
+    whole = Reading(guess if clear else "", least, guess)
+    said = (line.text or (f"{line.guess}?" if line.guess else "unclear") for line in lines)
+    text = " / ".join(said)
+    return Heard(text or "unclear", reading=whole, lines=tuple(lines))

@@ -22,6 +22,7 @@ from pipeline.scenes.puzzles import LETTERS, Recipe, cut, whole
 from pipeline.scenes.retouch import CutOut, outline
 from pipeline.scenes.strips import Strip, strip_for
 from pipeline.scenes.tags import COLORS, draw_tag
+from pipeline.synthesis.sign_proof import look_problems, sign_answer
 
 SAME = 6.0
 """Two copies of one place differ by less than this on average, in levels: what JPEG leaves."""
@@ -54,6 +55,16 @@ def proven(image: Image.Image, recipe: str, question: str) -> str:
         return PROOFS[read["kind"]](image, read, question)
     except (ValueError, KeyError, TypeError, IndexError, InvalidBox):
         return ""  # not a recipe, or one of a picture unlike this
+
+
+def looked_past(recipe: str, task: str, targets: Sequence[Box], region: Box) -> Sequence[str]:
+    """What is wrong with a row's last look (a region), in tasks where it must show the target."""
+    if task not in ("sign_read", "sign_word"):
+        return ()
+    try:
+        return look_problems(json.loads(recipe), targets, region)
+    except (ValueError, KeyError, TypeError, IndexError):
+        return ()  # `proven` has nothing to say of such a recipe, and that counts
 
 
 def _closeup(image: Image.Image, recipe: Recipe, question: str) -> str:
@@ -168,6 +179,7 @@ PROOFS: Mapping[str, Callable[[Image.Image, Recipe, str], str]] = {
     "where": _where,
     "change": _change,
     "count": _count,
+    "signs": sign_answer,
 }
 """By the recipe's `kind`."""
 

@@ -29,7 +29,7 @@ from pipeline.scenes.needles import CODE_LENGTH
 from pipeline.scenes.tags import ALPHABET
 from pipeline.sources.decode import decode
 from pipeline.synthesis.import_check import imported_problems, is_imported
-from pipeline.synthesis.proofs import is_provable, proven
+from pipeline.synthesis.proofs import is_provable, looked_past, proven
 from pipeline.trajectory import Observation
 from pipeline.views import MAGNIFY, View, crop_region, first_view, zoomed
 
@@ -127,6 +127,7 @@ class _Tally:
             if row.get("recipe") and is_provable(row["recipe"]):
                 found = proven(picture.image, row["recipe"], row["question"])
                 self._count(key, row["target"], iter([found]))
+                self.problems += [f"{key}: {said}" for said in _looked_past(row, looks)]
             elif looks and _is_code(row["target"]):
                 self._count(key, row["target"], _readings(row, looks, picture))
         except BadImage as error:
@@ -259,6 +260,13 @@ def _problems(row: Row, looks: Sequence[_Look], picture: _Picture) -> Iterator[s
         found = look.observation.magnification
         if look.said is not None and not isclose(look.said, found, rel_tol=1e-9):
             yield f"look {number} is magnified {look.said:.4f} times; it should be {found:.4f}."
+
+
+def _looked_past(row: Row, looks: Sequence[_Look]) -> Iterator[str]:
+    """That the last look, if there is one, does not show what the answer is read from."""
+    targets = [_box(values) for values in row["target_boxes"] or ()]
+    for look in looks[-1:]:
+        yield from looked_past(row["recipe"], row["task"], targets, look.observation.region)
 
 
 def _readings(row: Row, looks: Sequence[_Look], picture: _Picture) -> Iterator[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipeline.agent.opening import prompts_sha256, resolved
+from pipeline.agent.opening import prompts_sha256, reads_writing, resolved
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.models import weights
@@ -215,6 +215,7 @@ def run_id_of(recipe: str, determined_by: Mapping[str, Any], resume: str = "auto
 def _determined_by(
     config: Config, source: Source, listing: Listing, shards: int, limit: int | None
 ) -> dict[str, Any]:
+    readers = ("pocket-finder", "pocket-reader") if reads_writing(config) else ()
     return {
         "kind": KIND,
         "protocol": PROTOCOL,
@@ -225,6 +226,7 @@ def _determined_by(
         "listing": listing.digest,
         "weights": weights.sha256_of(weights.find(config.segmenter.checkpoint)),
         "prompts": prompts_sha256(config),
+        **{name: weights.sha256_of(weights.find(name)) for name in readers},
     }
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.tables import DATA, MANIFEST
-from pipeline.agent.opening import open_crews
-from pipeline.agent.writing import SignReader
+from pipeline.agent.opening import open_crews, open_reader
 from pipeline.config import Config, config_from
 from pipeline.errors import BadImage
 from pipeline.runner.stream import Stream, off_loop
@@ -34,8 +33,6 @@ _WITHOUT_PICTURE = ("steps", "traces")
 
 MOST_PICTURES = 384
 """In work at a time, at most, where episodes wait for a model."""
-WRITTEN = ("signs",)
-"""Kinds of task whose answers are written in the picture, not drawn as tags."""
 AT_ONCE = 4
 """Attempts that share the room for pictures, where there is room for more than one picture."""
 SPARE = 1.5
@@ -68,7 +65,7 @@ class SynthesisWorker:
             config,
             self._crews,
             load(segmenter.checkpoint, segmenter.variant, segmenter.device),
-            _reader(config),
+            open_reader(config),
         )
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {n: MANIFEST[n] for n in ("rejections", "timings")}
@@ -131,15 +128,6 @@ class SynthesisWorker:
             return _gone(picture, stage, error.reason, error.detail)
         tables = await self._solver.solve(picture, prepared, ledger, rows_left)
         return tables.unit(picture.image_id)
-
-
-def _reader(config: Config) -> SignReader | None:
-    """What the scripted policy reads signs with; no other task or policy pays for it."""
-    if config.task.kind not in WRITTEN or config.policy.kind != "scripted":
-        return None
-    from pipeline.agent.pocket_reader import build_reader
-
-    return build_reader()
 
 
 def most_pictures(config: Config) -> int:
