@@ -23,6 +23,7 @@ from pipeline.runner.storage import Storage
 from pipeline.shards import Grant, Outcome, Plan, Spent, Status, quotas
 
 OnEvent = Callable[[dict[str, Any]], None]
+STOPPED = "It was asked to stop."
 
 
 @dataclass(slots=True)
@@ -177,6 +178,12 @@ class Driver:
     def fail(self, why: str) -> None:
         """The run ends with an error."""
         self._note("failed", why)
+
+    def close(self, budget: str) -> Outcome:
+        """Note that nobody works any more: all is done, a `budget` is spent, or it was stopped."""
+        if self.finished:
+            return self.end("done")
+        return self.end("budget", budget) if budget else self.end("interrupted", STOPPED)
 
     def end(self, status: Status, reason: str = "") -> Outcome:
         """Note how the session ended; a finished run is put in order."""

@@ -13,7 +13,7 @@ from pipeline.errors import CofpipeError
 from pipeline.runner.attempt import Attempt, Progress, Result, open_worker
 from pipeline.runner.driver import Driver, OnEvent
 from pipeline.runner.storage import Storage, storage_at
-from pipeline.shards import Grant, Outcome, Plan, ShardWorker, Status
+from pipeline.shards import Grant, Outcome, Plan, ShardWorker
 
 _LOOK_S = 0.2
 """Longest time between two looks at the threads."""
@@ -88,7 +88,7 @@ class _Crew:
         if self._error is not None:
             self._driver.fail(f"{type(self._error).__name__}: {self._error}")
             raise self._error
-        return self._driver.end(*self._status())
+        return self._driver.close(self._budget)
 
     def _hire(self, workers: int) -> None:
         """Start threads until there are so many."""
@@ -99,13 +99,6 @@ class _Crew:
             )
             self._hands.append(hand)
             hand.thread.start()
-
-    def _status(self) -> tuple[Status, str]:
-        if self._driver.finished:
-            return "done", ""
-        if self._budget:
-            return "budget", self._budget
-        return "interrupted", "It was asked to stop."
 
     def _check(self, hand: _Hand) -> None:
         """Raise `CofpipeError` when a thread has been silent for too long."""

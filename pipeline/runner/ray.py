@@ -21,7 +21,7 @@ from pipeline.runner.attempt import Counts, Result
 from pipeline.runner.driver import Driver, OnEvent
 from pipeline.runner.rundir import Record
 from pipeline.runner.storage import storage_at
-from pipeline.shards import Grant, Outcome, Plan, Status
+from pipeline.shards import Grant, Outcome, Plan
 
 _LOOK_S = 1.0
 """Longest time between two questions about a worker's progress."""
@@ -188,14 +188,7 @@ class _Crew:
             raise
         finally:
             self._dismiss()
-        return self._driver.end(*self._status())
-
-    def _status(self) -> tuple[Status, str]:
-        if self._driver.finished:
-            return "done", ""
-        if self._budget:
-            return "budget", self._budget
-        return "interrupted", "It was asked to stop."
+        return self._driver.close(self._budget)
 
     def _over(self) -> bool:
         self._budget = self._budget or self._driver.exhausted
