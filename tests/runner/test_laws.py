@@ -107,7 +107,7 @@ def test_a_worker_that_takes_two_begins_the_next_shard_before_the_last_one_ends(
         bench.plan(),
         workers=1,
         at_once=2,
-        delay_s={"e5": 1.0},
+        delay_s={"e5": 3.0},
         on_event=lambda event: order.append((event["event"], event.get("shard"))),
     )
     ended = [place for place, (event, _) in enumerate(order) if event == "committed"]
