@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -59,12 +59,13 @@ def fsck(run_dir: str | Path) -> Report:
     files = {file.path: file for record in found for file in record.files}
     total = int(run.get("shards_total") or 0)
     ended = {record.shard for record in found if record.last}
+    damage = {path: list(_file_problems(storage, file)) for path, file in files.items()}
     problems = [
         *_listing_problems(storage, run),
         *_chain_problems(found, run),
-        *(problem for file in files.values() for problem in _file_problems(storage, file)),
+        *(problem for told in damage.values() for problem in told),
         *_sum_problems(found),
-        *_key_problems(storage, found),
+        *_key_problems(storage, found, {path for path, told in damage.items() if told}),
     ]
     return Report(
         problems=tuple(problems),
@@ -151,10 +152,10 @@ def _sum_problems(found: list[Record]) -> Iterator[str]:
             )
 
 
-def _key_problems(storage: Storage, found: list[Record]) -> Iterator[str]:
-    """Whether any row of the main kind, or of the rejected ones, is there twice."""
+def _key_problems(storage: Storage, found: list[Record], damaged: Collection[str]) -> Iterator[str]:
+    """Whether any row of the main kind, or of the rejected ones, is there twice in sound files."""
     for kind in sorted({record.kind for record in found} | {"rejected"}):
-        paths = sorted({f.path for r in found for f in r.files if f.kind == kind})
+        paths = sorted({f.path for r in found for f in r.files if f.kind == kind} - set(damaged))
         keys = [table for path in paths if (table := _keys(storage, path)) is not None]
         if not keys:
             continue
@@ -166,12 +167,9 @@ def _key_problems(storage: Storage, found: list[Record]) -> Iterator[str]:
 
 
 def _keys(storage: Storage, path: str) -> pa.Table | None:
-    """The key columns of a file; None when it cannot be read or has no such columns."""
-    try:
-        with storage.open(path) as stream:
-            file = pq.ParquetFile(stream)
-            if not set(KEY) <= set(file.schema_arrow.names):
-                return None
-            return file.read(columns=list(KEY)).select(list(KEY))
-    except (FileNotFoundError, pa.ArrowException):
-        return None  # a problem that was told already
+    """The key columns of a file; None when it has no such columns."""
+    with storage.open(path) as stream:
+        file = pq.ParquetFile(stream)
+        if not set(KEY) <= set(file.schema_arrow.names):
+            return None
+        return file.read(columns=list(KEY)).select(list(KEY))

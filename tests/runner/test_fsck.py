@@ -106,6 +106,18 @@ def test_damage_is_found(run: tuple[Bench, Plan], name: str) -> None:
     assert any(told in problem for problem in report), report.problems
 
 
+def test_a_flipped_byte_is_found_wherever_it_is(run: tuple[Bench, Plan]) -> None:
+    plan = run[1]
+    storage = LocalStorage(plan.run_dir)
+    (file,) = (f for f in rundir.records(storage)[0].files if f.kind == "trajectories")
+    whole = storage.read(file.path)
+    for place in range(0, len(whole), max(1, len(whole) // 300)):
+        data = bytearray(whole)
+        data[place] ^= 1
+        (storage.root / file.path).write_bytes(data)
+        assert any("has changed" in problem for problem in fsck(plan.run_dir)), place
+
+
 def test_a_listing_that_changed_is_found(local: Bench, tmp_path: Path) -> None:
     entries = [Entry(f"{n:02d}.jpg", n, "") for n in range(24)]
     run_dir = tmp_path / "runs" / "listed"
