@@ -58,7 +58,7 @@ def proven(image: Image.Image, recipe: str, question: str) -> str:
 
 
 def looked_past(recipe: str, task: str, targets: Sequence[Box], region: Box) -> Sequence[str]:
-    """What is wrong with a row's last look (a region), in tasks where it must show the target."""
+    """What is wrong with a look (a region), in tasks where one must show the target."""
     if task not in ("sign_read", "sign_word"):
         return ()
     try:

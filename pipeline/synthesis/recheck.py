@@ -262,11 +262,13 @@ def _problems(row: Row, looks: Sequence[_Look], picture: _Picture) -> Iterator[s
             yield f"look {number} is magnified {look.said:.4f} times; it should be {found:.4f}."
 
 
-def _looked_past(row: Row, looks: Sequence[_Look]) -> Iterator[str]:
-    """That the last look, if there is one, does not show what the answer is read from."""
+def _looked_past(row: Row, looks: Sequence[_Look]) -> Sequence[str]:
+    """That no look of a row that has any shows what the answer is read from."""
     targets = [_box(values) for values in row["target_boxes"] or ()]
-    for look in looks[-1:]:
-        yield from looked_past(row["recipe"], row["task"], targets, look.observation.region)
+    told = [
+        looked_past(row["recipe"], row["task"], targets, look.observation.region) for look in looks
+    ]
+    return told[-1] if told and all(told) else ()
 
 
 def _readings(row: Row, looks: Sequence[_Look], picture: _Picture) -> Iterator[str]:

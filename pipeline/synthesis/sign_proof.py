@@ -91,9 +91,9 @@ def sign_answer(image: Image.Image, recipe: Mapping[str, Any], question: str) ->
 
 
 def look_problems(recipe: Mapping[str, Any], targets: Sequence[Box], region: Box) -> list[str]:
-    """What is wrong with a last look (a region) that should show the signs in these boxes."""
+    """What is wrong with a look (a region) that should show the signs in these boxes."""
     return [
-        f"the last look does not show the sign {sign.word} {sign.code}."
+        f"no look shows the sign {sign.word} {sign.code}."
         for sign in signs_of(recipe)
         if sign.box in targets
         and not all(_shows(region, quad_box(q)) for q in (sign.word_quad, sign.code_quad))
