@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 SERVE  := .venv-serve
 RUNS   ?= runs
 DEMO   := --shards 64 --set task.budgets=224,672,1024,1920
+PURE   := tests/test_*.py tests/agent tests/manifests tests/report tests/sources
 LIGHT  := not slow and not survive and not fuzz and not bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -48,7 +49,7 @@ test: $(VENV)/.installed-dev ## the whole suite
 	$(BIN)/pytest -q -n 2 --dist loadgroup -m "$(LIGHT)"
 
 fast: $(VENV)/.installed-dev ## the pure part of the suite, in seconds
-	$(BIN)/pytest -q -n 2 -m "$(LIGHT) and not ray and not torch and not work"
+	$(BIN)/pytest -q -n 2 -m "$(LIGHT) and not ray and not torch and not work" $(PURE)
 
 check: $(VENV)/.installed-dev ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
