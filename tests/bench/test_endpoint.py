@@ -19,6 +19,7 @@ from pipeline.samples import rng_for
 from pipeline.scenes.draw import scene
 from pipeline.shards import Plan
 from pipeline.synthesis import run
+from pipeline.synthesis.worker import AT_ONCE
 from tests.bench import talkers
 from tests.bench.test_row_cost import report
 from tests.loopback.server import Body, Loopback, rate_limited
@@ -89,14 +90,14 @@ class _Clock:
     def __call__(self, event: dict[str, Any]) -> None:
         self.marks.append((event["event"], talkers.now(), talkers.cpu_s()))
 
-    def steady(self, first: int = 2) -> tuple[tuple[float, float], tuple[float, float]]:
-        """From the third shard that was granted, or a later one, to the last: (wall, CPU)."""
+    def steady(self, first: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """From the grant of a shard, counted from 0, to that of the last one: (wall, CPU)."""
         granted = [(wall, cpu) for event, wall, cpu in self.marks if event == "granted"]
         return granted[first], granted[-1]
 
 
 def _rate(
-    log: list[tuple[float, float | None]], clock: _Clock, shard: int = 2
+    log: list[tuple[float, float | None]], clock: _Clock, shard: int = AT_ONCE
 ) -> tuple[float, float]:
     """Replies a second while shards followed on shards, and CPU-seconds for each."""
     (first, cpu), (last, cpu_after) = clock.steady(shard)
@@ -120,7 +121,7 @@ def test_pictures_encoded_beforehand(
         run_local(plan, talkers.TALKER, settings, workers=1, on_event=clock)
 
     _, log = _served(work, at_once, latency_s, faulty=faulty)
-    rate, cpu_s = _rate(log, clock, SHARDS if faulty else 2)
+    rate, cpu_s = _rate(log, clock, SHARDS if faulty else AT_ONCE)
     limit = at_once / latency_s  # of replies, good or not: each holds a place at the server
     report(
         f"endpoint_{at_once}_in_flight" + ("_with_429s" if faulty else ""),
