@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.agent.glyph_reader import Reading
+from pipeline.agent.writing import FindsLines
 from pipeline.views import ViewBox
 
 AROUND = 0.6
@@ -36,23 +37,8 @@ class LineText(Protocol):
     def confidence(self) -> float: ...
 
 
-class FoundLine(Protocol):
-    """Where the finding network sees a line."""
-
-    @property
-    def box(self) -> ViewBox: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def slope(self) -> float: ...
-
-
 class ReadsLines(Protocol):
     def read(self, lines: Sequence[np.ndarray]) -> Sequence[LineText]: ...
-
-
-class FindsLines(Protocol):
-    def find(self, view: np.ndarray) -> Sequence[FoundLine]: ...
 
 
 @dataclass(frozen=True, slots=True)
