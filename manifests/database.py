@@ -28,7 +28,17 @@ VIEWS = (
     "calls",
     "rejections",
     "scores",
+    "tries",
+    "questions",
+    "audit",
 )
+"""In an order in which each rests on those before it."""
+
+MACROS = {
+    "pass_at(n, c, k)": "CASE WHEN k > n THEN NULL ELSE 1 - coalesce(list_aggregate("
+    "list_transform(range(n - c + 1, n + 1), lambda i: 1 - k / i), 'product'), 1) END",
+}
+"""`pass_at`: of n tries c are right; the chance that one of k is (arXiv 2107.03374, eq. 1)."""
 
 _TRIES = 5
 """Times to list anew when a run is brought into one piece while it is listed."""
@@ -99,6 +109,8 @@ def _define(connection: duckdb.DuckDBPyConnection, found: Found) -> None:
     for name, schema in {**tables.DATA, **tables.MANIFEST}.items():
         if name != "shards":
             _relation(connection, name, schema, found.segments.get(name, []))
+    for macro, meaning in MACROS.items():
+        connection.execute(f"CREATE OR REPLACE TEMP MACRO {macro} AS {meaning}")
     for view in VIEWS:
         sql = files("manifests").joinpath("views", f"{view}.sql").read_text("utf-8")
         connection.execute(f"CREATE OR REPLACE VIEW {view} AS\n{sql}")

@@ -13,10 +13,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
-"""Written into every file's metadata, and into `trajectories` and `rejected` as a column.
+SCHEMA_VERSION = 3
+"""Written into every file's metadata, and as a column where there are pictures.
 
-1: the first. 2: `recipe`. A column that older files lack reads as NULL.
+1: the first. 2: `recipe`. 3: `kind`, and what was checked (`unaided_answer` to `weight`). A column
+that older files lack reads as NULL.
 """
 
 KEY = ("sample_id", "resolution", "rollout")
@@ -41,6 +42,7 @@ STEP = pa.struct(
         ("label", pa.string()),
         ("tool", pa.string()),
         ("magnification", pa.float64()),
+        ("crop_sha256", pa.string()),
     ]
 )
 """One look inside a row of `trajectories`."""
@@ -75,6 +77,7 @@ _TRAJECTORY = [
     ("options", pa.list_(pa.string())),
     ("target", pa.string()),
     ("target_boxes", _BOXES),
+    ("kind", pa.string()),
     ("task", pa.string()),
     ("recipe", pa.string()),
     ("answer", pa.string()),
@@ -89,6 +92,15 @@ _TRAJECTORY = [
     ("tokens_in", pa.int64()),
     ("tokens_out", pa.int64()),
     ("steps", pa.list_(STEP)),
+    ("unaided_answer", pa.string()),
+    ("crop_answer", pa.string()),
+    ("sufficient", pa.bool_()),
+    ("fewest_looks", pa.int32()),
+    ("tries", pa.int32()),
+    ("tries_right", pa.int32()),
+    ("objections", pa.int32()),
+    ("flaws", pa.list_(pa.string())),
+    ("weight", pa.float64()),
 ]
 
 
@@ -135,6 +147,7 @@ STEPS = _schema(
     ("target_iou", pa.float64()),
     ("mask_iou", pa.float64()),
     ("saliency_inside", pa.float64()),
+    ("crop_sha256", pa.string()),
 )
 
 TRACES = _schema(
@@ -146,15 +159,45 @@ TRACES = _schema(
     ("result", pa.string()),
 )
 
+PROMPT_OBJECT = pa.struct(
+    [
+        ("id", pa.int64()),
+        ("category", pa.string()),
+        ("bbox", pa.list_(pa.int32())),
+        ("rle", pa.string()),
+        ("saliency", pa.float64()),
+        ("color", pa.list_(pa.int32())),
+        ("keypoints", pa.list_(pa.float64())),
+    ]
+)
+"""One object inside a row of `prompts`: tight XYXY box and COCO's compressed run lengths, both of
+the whole picture; x, y, visibility of COCO's 17 joints where they are known."""
+
 PROMPTS = _schema(
     ("sample_id", pa.string()),
     ("image_id", pa.string()),
+    ("role", pa.string()),
     ("task", pa.string()),
     ("num_objects", pa.int32()),
     ("level_sizes", pa.list_(pa.int32())),
     ("saliency_scores", pa.list_(pa.float64())),
+    ("saliency_peak", pa.float64()),
+    ("flat_saliency", pa.bool_()),
+    ("overlap", pa.string()),
+    ("objects", pa.list_(PROMPT_OBJECT)),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("image_sha256", pa.string()),
+    ("source_sha256", pa.string()),
+    ("source", pa.string()),
+    ("license", pa.string()),
+    ("net", pa.string()),
+    ("segmenter", pa.string()),
     *_VERSION,
 )
+"""Visual prompts, objects by descending saliency. The map that the scores were summed over is the
+picture `saliency` / 255 * `saliency_peak`; `net` and `segmenter` are SHA-256 of checkpoints, the
+latter where objects were proposed and not annotated."""
 
 SHARDS = _schema(
     ("run_id", pa.string()),
@@ -173,6 +216,7 @@ SHARDS = _schema(
     ("next_index", pa.int64()),
     ("next_skip", pa.int64()),
     ("last", pa.bool_()),
+    ("tally", pa.map_(pa.string(), pa.int64())),
 )
 """Commit records: a part holds listing rows from the first to the next cursor."""
 

@@ -1,15 +1,12 @@
 """Settings of a run: frozen, closed, and told apart by whether they change what is made.
 
-A setting is named like the record it shapes. Files, `--set` and flags are merged in that order;
-a mistyped name fails at once and names the nearest real one.
+A setting is named like the record it shapes; a mistyped name fails at once and names the nearest
+real one. Where settings come from is `config_files`' business.
 """
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -23,29 +20,62 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+TaskKind = Literal[
+    "needles", "signs", "source", "annotated", "written", "closeup", "change", "count", "where"
+]
+BUDGETS: Mapping[str, tuple[int, ...]] = {
+    "paper": RESOLUTIONS,
+    "doubling": (224, 448, 896, 1792, 3840),
+}
+"""Budgets by name: the eight of the paper, and five that double the side."""
+
+
+def _listed(value: Any) -> Any:
+    """A text with commas as its parts; a single value as a tuple."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return (value,) if isinstance(value, int) else value
+
+
 class Task(_Settings):
     """What is asked about a picture."""
 
-    kind: Literal[
-        "needles", "signs", "source", "annotated", "closeup", "change", "count", "where"
-    ] = "needles"
+    kind: tuple[TaskKind, ...] = ("needles",)
     """`needles`: tags put onto any picture; `signs`: plates of one look on its surfaces;
     `source`: the questions that the source brings; `annotated`: questions from its boxes, masks
-    and key points;
+    and key points; `written`: what a model asks about regions;
     `closeup`: which of four close-ups is the framed place; `change`: what differs between two
-    copies; `count`: how many tags of a kind; `where`: box a close-up's place."""
+    copies; `count`: how many tags of a kind; `where`: box a close-up's place.
+    Of several, each picture gets one."""
     per_image: int = Field(1, ge=1)
     """Questions for each picture, at most."""
     budgets: tuple[int, ...] = RESOLUTIONS
-    """Resolutions R in pixels; no view has more than R² pixels."""
+    """Resolutions R in pixels, or `paper` or `doubling`; no view has more than R² pixels."""
+    rollouts: int = Field(1, ge=1)
+    """Tries at each question and budget."""
+    repeats: bool = True
+    """A path that several budgets share, their first views being equal, is a row of each."""
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _kinds(cls, value: Any) -> Any:
+        """`needles,signs` as well as a list."""
+        return _listed(value)
+
+    @field_validator("kind")
+    @classmethod
+    def _once(cls, value: tuple[TaskKind, ...]) -> tuple[TaskKind, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name one kind, or several different ones")
+        return value
 
     @field_validator("budgets", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        """`224,672` as well as a list."""
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(","))
-        return (value,) if isinstance(value, int) else value
+        """`224,672` as well as a list; a preset's name."""
+        if isinstance(value, str) and value in BUDGETS:
+            return BUDGETS[value]
+        return _listed(value)
 
     @field_validator("budgets")
     @classmethod
@@ -151,6 +181,116 @@ class Episode(_Settings):
     slips: int = Field(3, ge=0)
 
 
+class Checks(_Settings):
+    """What is checked of a path beyond its answer."""
+
+    probes: bool = False
+    """Have each question answered from the first view alone, and from the last crop alone: fills
+    `necessary` and `sufficient`, for two more calls a path where a model answers."""
+    faithful: Literal["rules", "model"] = "rules"
+    """Who compares a summarised path with its raw turns: rules, or also the model."""
+    saliency: bool = False
+    """Fill `saliency_inside`: how much of what draws the eye (U²-Net) each box holds."""
+    masks: bool = False
+    """Outline what each look was at: fills `mask_iou` for policies that do not segment."""
+
+
+Effect = Literal["keep", "weight", "reject"]
+
+
+class Filters(_Settings):
+    """What becomes of a right answer whose path has a flaw."""
+
+    unnecessary: Effect = "keep"
+    """It is right without the looks, too."""
+    insufficient: Effect = "keep"
+    """It is not right from the last crop alone."""
+    off_target: Effect = "keep"
+    """No look shows the place of the answer."""
+    needless: Effect = "keep"
+    """It took more looks than another try at the same budget."""
+    unfaithful: Effect = "reject"
+    """The summary says what was not seen."""
+    solved: Literal["any", "sometimes"] = "any"
+    """`sometimes`: of several tries, some but not all are right: what RL learns from."""
+    weight: float = Field(0.5, gt=0, le=1)
+    """Factor on the column `weight` for each flaw that is weighted."""
+
+
+class Balance(_Settings):
+    """What shares of the kept rows are to be of which class; a family that is empty is free.
+
+    Shares are relative, and count among the classes that occur.
+    """
+
+    kind: dict[str, float] = {}
+    """By the picture's task kind."""
+    resolution: dict[str, float] = {}
+    looks: dict[str, float] = {}
+    """By `0`, `1` and `2+`."""
+    tolerance: float = Field(0.05, ge=0, lt=1)
+    """How far a class may be from its share."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> Balance:
+        if any(share <= 0 for family in self.families.values() for share in family.values()):
+            raise ValueError("every share is positive; leave out what is not wanted")
+        if set(self.looks) - set(LOOKS):
+            raise ValueError(f"looks are told apart as {', '.join(LOOKS)}")
+        return self
+
+    @property
+    def families(self) -> dict[str, dict[str, float]]:
+        """The families that are not free."""
+        named = {"kind": self.kind, "resolution": self.resolution, "looks": self.looks}
+        return {name: shares for name, shares in named.items() if shares}
+
+
+LOOKS = ("0", "1", "2+")
+
+
+class Prompts(_Settings):
+    """What visual prompts show, and what is asked for their objects."""
+
+    task: Literal["seg", "pose", "both"] = "seg"
+    """`seg`: masks in flat colours; `pose`: people as OpenPose draws them."""
+    role: Literal["pool", "query"] = "pool"
+    """`pool`: pictures to prompt with, each with something to show; `query`: pictures to prompt
+    for, which may be without: nothing is proposed for them, so what they show is the truth. Two
+    runs, usually of two sources."""
+    levels: int = Field(2, ge=1)
+    """Frames of each prompt; the last one shows all objects."""
+    overlap: Literal["painter", "add", "wrap"] = "painter"
+    """Where masks overlap: the smaller one, the sum, or the sum mod 256 as it was published."""
+    crowds: bool = True
+    """Groups marked as one are objects, too."""
+    least_salience: float = Field(1.0, ge=0)
+    """Of a proposal, the picture's mean being 1: what is less salient is ground. 0 keeps all."""
+    least_objects: int = Field(1, ge=1)
+    """Of a picture in the pool."""
+    net: str = "pocket-u2netp"
+    """`pocket-u2netp` (shipped), the name of a pulled checkpoint, or a path."""
+    device: str = "cpu"
+    decode: Literal["exact", "fast"] = "exact"
+    """`fast`: the network sees large JPEGs reduced while they are decoded."""
+    propose: bool = True
+    """Pictures without marks get their objects from the segmenter."""
+    grid: int = Field(32, ge=1)
+    """Points along each side that the segmenter is asked at."""
+    thin: bool = True
+    """Ask at half of them, and most where the picture is salient."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """`seg`, `pose` or both."""
+        return ("seg", "pose") if self.task == "both" else (self.task,)
+
+    @property
+    def proposes(self) -> bool:
+        """Whether the segmenter can be needed: it finds no joints, and no truth."""
+        return self.propose and self.role == "pool" and self.task != "pose"
+
+
 class Run(_Settings):
     """How the work is done; never what comes of it."""
 
@@ -187,48 +327,37 @@ class Config(_Settings):
     """By model name."""
     segmenter: Segmenter = Segmenter()
     episode: Episode = Episode()
+    checks: Checks = Checks()
+    filters: Filters = Filters()
+    balance: Balance = Balance()
+    prompts: Prompts = Prompts()
+    rows: int | None = Field(None, ge=1)
+    """Kept rows to stop at."""
+    shards: int = Field(64, ge=1)
+    """Units the work is cut into."""
     run: Run = Run()
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Config:
+        """Settings that only work together."""
+        if self.balance.families and self.rows is None:
+            raise ValueError("a balance is of so many rows: set rows, or give --rows")
+        if self.filters.solved == "sometimes" and self.task.rollouts < 2:
+            raise ValueError("filters.solved=sometimes needs task.rollouts of at least 2")
+        needs = self.filters.unnecessary, self.filters.insufficient
+        if set(needs) != {"keep"} and not self.checks.probes:
+            raise ValueError("filters of necessity and sufficiency need checks.probes")
+        return self
 
     def describe(self) -> dict[str, Any]:
         """All settings as plain values."""
         return self.model_dump(mode="json")
 
     def semantic(self) -> dict[str, Any]:
-        """The settings that change what is made; where it lies and how fast is left out."""
-        left_out = {"run", "budget", "source", "endpoint", "prices"}
+        """The settings that change trajectories; where they lie and how fast is left out."""
+        left_out = {"run", "budget", "source", "endpoint", "prices", "rows", "shards", "prompts"}
         return self.model_dump(mode="json", exclude=left_out)
-
-
-_FLAGS = {
-    "source": "source",
-    "seed": "seed",
-    "runs_dir": "run.dir",
-    "budget_usd": "budget.usd",
-    "budget_tokens": "budget.tokens",
-    "budget_hours": "budget.hours",
-}
-
-
-def load_config(files: Sequence[Path] = (), sets: Sequence[str] = (), **flags: Any) -> Config:
-    """Settings from TOML files, then `a.b=c` strings, then flags that are not None.
-
-    Raises `ConfigError` for what cannot be read, is not a setting, or is not allowed.
-    """
-    values: dict[str, Any] = {}
-    if os.environ.get("COFPIPE_RUNS"):
-        _put(values, "run.dir", os.environ["COFPIPE_RUNS"])
-    for path in files:
-        _merge(values, _read(path))
-    for text in sets:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"'--set {text}' has no value.", "Write --set name=value.")
-        _put(values, name.strip(), _literal(value))
-    for flag, value in flags.items():
-        if value is not None:
-            _put(values, _FLAGS[flag], value)
-    return config_from(values)
 
 
 def config_from(values: Mapping[str, Any]) -> Config:
@@ -239,46 +368,13 @@ def config_from(values: Mapping[str, Any]) -> Config:
         raise _as_config_error(error) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"There is no settings file '{path}'.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"'{path}' is not readable TOML: {error}.") from error
-
-
-def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _put(values: dict[str, Any], name: str, value: Any) -> None:
-    *parents, last = name.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"'{name}' is below a setting that is a value.")
-    values[last] = value
-
-
-def _literal(text: str) -> Any:
-    """A TOML value where the text is one, else the text without blanks around it."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-
-
 def _as_config_error(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
+    where = [part for part in first["loc"] if isinstance(part, str)]
     name = ".".join(where)
     if first["type"] != "extra_forbidden":
-        return ConfigError(f"Setting '{name}': {first['msg']}.")
+        said = first["msg"].removeprefix("Value error, ")
+        return ConfigError(f"Setting '{name}': {said}." if name else f"These settings: {said}.")
     model: Any = Config
     for part in where[:-1]:
         model = model.model_fields[part].annotation

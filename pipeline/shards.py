@@ -8,7 +8,7 @@ what was kept and on nothing else, so a run's rows do not depend on who made the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MEGABYTE = 1_000_000
+
+SET_ASIDE = "balance"
+"""Stage of rejections that are no failures: rows of which there are enough."""
 
 Status = Literal["done", "interrupted", "budget"]
 
@@ -32,6 +35,8 @@ class Unit:
     """Rows that count towards the rows asked for: those of the run's main kind."""
     tables: Mapping[str, list[dict[str, Any]]]
     """Rows by table name."""
+    tally: Mapping[str, int] = field(default_factory=dict)
+    """Counts that a worker wants to be told of when it goes on with the shard: sums over units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Grant:
     """Number of the next part to commit."""
     kept: int = 0
     """Rows of the shard that were committed before."""
+    tally: Mapping[str, int] = field(default_factory=dict)
+    """Of the shard's units that were committed before."""
     attempted: bool = False
     """Whether there was an attempt before: its finished model calls are not made again."""
     budget: Slice = Slice()
@@ -121,6 +128,28 @@ class Ledger(Protocol):
         """Raise `BudgetReached` when this attempt may pay for nothing more: ask before a call."""
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker is to do now: the rest of one shard."""
+
+    shard: int
+    entries: range
+    """Listing rows."""
+    ledger: Ledger
+    started: Callable[[str], None]
+    """Called with a unit's key before work on it begins."""
+    skip: int = 0
+    """Units of the first row to leave out."""
+    rows_left: int | None = None
+    """Rows that all units together may keep; None is no limit."""
+    crashed: frozenset[str] = frozenset()
+    """Units to be yielded as rejections."""
+    careful: bool = False
+    """One unit at a time, begun when the one before it has been yielded."""
+    tally: Mapping[str, int] = field(default_factory=dict)
+    """Sums over the shard's units before these."""
+
+
 class ShardWorker(Protocol):
     """What does the work: made once per worker, holds its models."""
 
@@ -140,25 +169,12 @@ class ShardWorker(Protocol):
     def manifest(self) -> Mapping[str, pa.Schema]:
         """Manifest tables by name."""
 
-    def units(
-        self,
-        entries: range,
-        *,
-        skip: int,
-        rows_left: int | None,
-        crashed: frozenset[str],
-        careful: bool,
-        started: Callable[[str], None],
-        ledger: Ledger,
-    ) -> Generator[Unit | Passed, None, None]:
-        """The units of these listing rows in their fixed order, `Passed` after those of each row.
+    def units(self, work: Work) -> Generator[Unit | Passed, None, None]:
+        """The units of its listing rows in their fixed order, `Passed` after those of each row.
 
-        The first `skip` units of the first row are left out. Many pictures may be in work at a
-        time, but what is yielded does not depend on it; `careful` asks for one picture at a time,
-        begun when the unit before it has been yielded. `started(key)` is called before work on a
-        picture begins. All that is yielded together keeps at most `rows_left` rows, cut as if
-        pictures were worked on one by one; when they are reached, nothing more is asked for. A
-        unit in `crashed` is yielded as a rejection.
+        Many pictures may be in work at a time, but what is yielded does not depend on it. All that
+        is yielded together keeps at most `rows_left` rows, cut as if pictures were worked on one by
+        one; when they are reached, nothing more is asked for.
 
         It is closed early when the attempt is to end: what was not yielded is not kept, though
         its calls are. When `ledger.check` raises, all finished units that are next in order may be

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipeline.geometry import Box, view_size
+from pipeline.geometry import Box, Size, view_size
 from pipeline.trajectory import Observation
 
 ViewBox = tuple[float, float, float, float]
@@ -63,8 +63,7 @@ class View:
 
 def first_view(image: Image.Image, resolution: int) -> View:
     """The whole picture at a budget."""
-    whole = Box(0, 0, image.width, image.height)
-    return _shown(image, Observation(whole, view_size(image.size, resolution)))
+    return shown(image, whole_at(image.size, resolution))
 
 
 def zoomed(image: Image.Image, box: Box, resolution: int, parent: int) -> View:
@@ -72,9 +71,19 @@ def zoomed(image: Image.Image, box: Box, resolution: int, parent: int) -> View:
 
     Raises `InvalidBox` for a box outside the picture.
     """
-    region = crop_region(box, image.size)
-    size = view_size((int(region.width), int(region.height)), resolution, magnify=MAGNIFY)
-    return _shown(image, Observation(region, size, parent))
+    return shown(image, look_at(image.size, box, resolution, parent))
+
+
+def whole_at(size: Size, resolution: int) -> Observation:
+    """The first view of a picture of that size at a budget."""
+    return Observation(Box(0, 0, *size), view_size(size, resolution))
+
+
+def look_at(size: Size, box: Box, resolution: int, parent: int) -> Observation:
+    """The look at a box of a picture of that size; raises `InvalidBox` for one outside."""
+    region = crop_region(box, size)
+    edges = int(region.width), int(region.height)
+    return Observation(region, view_size(edges, resolution, magnify=MAGNIFY), parent)
 
 
 def crop_region(box: Box, size: tuple[int, int]) -> Box:
@@ -94,7 +103,8 @@ def _widened(low: float, high: float, limit: int) -> tuple[int, int]:
     return max(start, 0), max(start, 0) + min(SMALLEST_REGION_PX, limit)
 
 
-def _shown(image: Image.Image, observation: Observation) -> View:
+def shown(image: Image.Image, observation: Observation) -> View:
+    """An observation of a picture with its pixels."""
     r = observation.region
     part = image.crop((int(r.x0), int(r.y0), int(r.x1), int(r.y1)))
     size = observation.size

@@ -27,6 +27,7 @@ _HERE = Path(__file__).parent
 _AT_WORK = {
     *("runner", "synthesis", "cli", "eval", "scenes", "models"),
     *("test_puzzle_scripts.py", "test_endpoint.py", "test_line_reader.py", "test_sign_script.py"),
+    *("test_probes.py", "test_mask_iou.py", "test_flawed.py", "saliency"),
 }
 """Folders and files whose tests make runs, draw many pictures or talk to servers: seconds each."""
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import Config, config_from, load_config
+from pipeline.config import Config, config_from
+from pipeline.config_files import RECIPES, load_config
 from pipeline.errors import ConfigError
 from pipeline.geometry import RESOLUTIONS
 
@@ -214,7 +215,7 @@ def test_what_changes_what_is_made_is_semantic(text: str) -> None:
 
 
 def test_how_and_where_work_is_done_is_not_semantic() -> None:
-    left_out = {"run", "budget", "source", "endpoint", "prices"}
+    left_out = {"run", "budget", "source", "endpoint", "prices", "rows", "shards", "prompts"}
     assert set(Config().semantic()) == set(Config.model_fields) - left_out
 
 
@@ -231,3 +232,26 @@ def test_endpoints_are_listed_with_commas_or_as_a_list() -> None:
     urls = ("http://a/v1", "http://b/v1")
     for text in ("http://a/v1, http://b/v1", '["http://a/v1", "http://b/v1"]'):
         assert load_config(sets=[f"endpoint.urls={text}"]).endpoint.urls == urls
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_shipped_recipe_is_named_like_its_file_and_has_settings_that_exist(name: str) -> None:
+    config = load_config([Path(name)])
+    assert config.recipe == name and config.rows
+
+
+def test_a_recipe_that_extends_another_changes_only_what_it_says() -> None:
+    small, large = (load_config([Path(name)]) for name in ("mm-cof-3k", "mm-cof-10k"))
+    told = {"recipe": large.recipe, "source": large.source, "rows": 10_000, "shards": 16}
+    assert small.model_copy(update=told) == large
+    assert set(small.balance.resolution) == {str(budget) for budget in small.task.budgets}
+
+
+def test_a_balance_without_a_number_of_rows_is_refused() -> None:
+    with pytest.raises(ConfigError, match="set rows"):
+        load_config(sets=["balance.looks.0=1"])
+
+
+def test_budgets_have_names() -> None:
+    assert load_config(sets=["task.budgets=doubling"]).task.budgets == (224, 448, 896, 1792, 3840)
+    assert len(load_config(sets=["task.budgets=paper"]).task.budgets) == 8

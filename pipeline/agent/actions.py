@@ -108,8 +108,10 @@ class Policy(Protocol):
     def prompt_sha256(self) -> str:
         """Digest of the wording that determines its behaviour."""
 
-    def begin(self, sample_id: str, question: str, options: Sequence[str]) -> Planner:
-        """A planner for one question; raises `NotUnderstood` for one it cannot work on."""
+    def begin(
+        self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
+    ) -> Planner:
+        """A planner for one try at a question; raises `NotUnderstood` if it cannot work on it."""
 
 
 class NotUnderstood(ValueError):

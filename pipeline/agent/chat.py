@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Role = Literal["planner", "locate", "read", "adjust_box", "critic", "verifier", "summariser"]
+Role = Literal[
+    "planner", "locate", "read", "adjust_box", "critic", "verifier", "summariser", "writer", "probe"
+]
 """Which part of the agent asks."""
 
 Speaker = Literal["system", "user", "assistant"]

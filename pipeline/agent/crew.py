@@ -11,11 +11,14 @@ from pipeline.agent.chat import ChatModel, Sampling
 from pipeline.agent.critic import Critic, SecondReading
 from pipeline.agent.desk import Desk, Ledger, Task
 from pipeline.agent.episode import Toolbox
+from pipeline.agent.faithful import Auditor
 from pipeline.agent.families import Family
 from pipeline.agent.inline import InlinePolicy
+from pipeline.agent.probes import Prober, ScriptedProber, VisionProber
 from pipeline.agent.review import BlindCritic, InformedVerifier, Narrator
 from pipeline.agent.scripted import ScriptedPolicy
 from pipeline.agent.summary import Mechanical, Summariser
+from pipeline.agent.task_writer import TaskWriter
 from pipeline.agent.tools import Tools
 from pipeline.agent.vision import VisionPolicy
 from pipeline.agent.vision_tools import Eyes, VisionTools
@@ -33,6 +36,10 @@ class Crew:
     critic: Critic
     summariser: Summariser
     desk: Desk | None = None
+    prober: Prober | None = None
+    """Answers without looks, and from a crop alone; None where the policy knows the truth."""
+    auditor: Auditor | None = None
+    """Compares a summary with the raw turns, where a model does it."""
 
     @property
     def usage(self) -> Usage:
@@ -67,7 +74,8 @@ class ScriptedCrews:
     workers: None = None
 
     def crew(self, tools: Tools, task: Task, truth: Truth, ledger: Ledger) -> Crew:
-        return Crew(self.policy, tools, SecondReading(tools.reader), Mechanical())
+        prober = ScriptedProber(self.policy, tools)
+        return Crew(self.policy, tools, SecondReading(tools.reader), Mechanical(), prober=prober)
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -88,18 +96,33 @@ class VisionCrews:
         return self.config.endpoint.in_flight
 
     def crew(self, tools: Tools, task: Task, truth: Truth, ledger: Ledger) -> Crew:
-        policy = self.config.policy
-        price = self.config.prices.get(self.model.name)
-        desk = Desk(self.model, ledger, task, price, seed=self.config.seed)
-        sampling = Sampling(policy.temperature, policy.top_p, policy.max_tokens)
-        eyes = Eyes(desk, self.family, sampling, self.workers)
+        policy, eyes = self.config.policy, self._eyes(task, ledger)
         name, looks = f"{policy.kind}:{self.model.name}", self.config.episode.looks
         planner: Policy = VisionPolicy(name, eyes, looks, native=policy.native_tools)
         if policy.profile == "cof-v1":
             planner = InlinePolicy(name, eyes)
         informed = policy.critic == "informed"
         critic: Critic = InformedVerifier(eyes, truth) if informed else BlindCritic(eyes)
-        return Crew(planner, VisionTools(tools, eyes), critic, Narrator(eyes), desk)
+        return Crew(
+            planner,
+            VisionTools(tools, eyes),
+            critic,
+            Narrator(eyes),
+            eyes.desk,
+            VisionProber(eyes, tools),
+            Auditor(eyes),
+        )
+
+    def writer(self, task: Task, ledger: Ledger) -> TaskWriter:
+        """Who writes questions about a picture; its calls are booked under `task`."""
+        return TaskWriter(self._eyes(task, ledger), self.config.task.budgets)
+
+    def _eyes(self, task: Task, ledger: Ledger) -> Eyes:
+        policy = self.config.policy
+        price = self.config.prices.get(self.model.name)
+        desk = Desk(self.model, ledger, task, price, seed=self.config.seed)
+        sampling = Sampling(policy.temperature, policy.top_p, policy.max_tokens)
+        return Eyes(desk, self.family, sampling, self.workers)
 
     async def close(self) -> None:
         """Close the model's connections and the threads."""

@@ -87,7 +87,7 @@ async def run_episode(
     Raises `NotUnderstood` when the policy has no way to work on the question. A policy that never
     finds the form, or never answers, ends as an episode whose `finish` is `rejected`.
     """
-    planner = policy.begin(sample.sample_id, sample.question, sample.options)
+    planner = policy.begin(sample.sample_id, sample.question, sample.options, rollout)
     view = await tools.open(limits.resolution)
     course = _Course(sample, policy, limits, rollout, [view])
     heard = Heard(sample.question, kind="opening", view=view)

@@ -44,8 +44,10 @@ class InlinePolicy:
 
     prompt_sha256 = roles.prompts_sha256("cof-v1")
 
-    def begin(self, sample_id: str, question: str, options: Sequence[str]) -> InlinePlanner:
-        """A planner for any question."""
+    def begin(
+        self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
+    ) -> InlinePlanner:
+        """A planner for any question; what tells tries apart is the desk's seed."""
         return InlinePlanner(self, question, options)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.agent import roles
+from pipeline.agent import faithful, probes, roles, task_writer
 from pipeline.agent.chat import ChatModel
 from pipeline.agent.crew import Crews, ScriptedCrews, VisionCrews
 from pipeline.agent.families import family_of
@@ -31,7 +32,7 @@ NICENESS = 10
 async def open_crews(config: Config) -> Crews:
     """The crews of a resolved configuration; raises `ConfigError`, `ModelError`."""
     if config.policy.kind == "scripted":
-        return ScriptedCrews()
+        return ScriptedCrews(ScriptedPolicy(temperature=config.policy.temperature))
     if config.policy.kind == "oracle":
         return OracleCrews(config.episode.looks)
     model = await open_model(config)
@@ -43,7 +44,7 @@ async def open_crews(config: Config) -> Crews:
 
 def reads_writing(config: Config) -> bool:
     """Whether the scripted policy needs the pocket finder and reader; no other run loads them."""
-    return config.policy.kind == "scripted" and config.task.kind in WRITTEN
+    return config.policy.kind == "scripted" and bool(set(WRITTEN) & set(config.task.kind))
 
 
 def open_reader(config: Config) -> SignReader | None:
@@ -67,7 +68,11 @@ def prompts_sha256(config: Config) -> str:
         return ScriptedPolicy.prompt_sha256
     if config.policy.kind == "oracle":
         return OraclePolicy.prompt_sha256
-    return roles.prompts_sha256(config.policy.profile)
+    told = [roles.prompts_sha256(config.policy.profile)]
+    told += [probes.PROMPTS_SHA256] if config.checks.probes else []
+    told += [faithful.PROMPTS_SHA256] if config.checks.faithful == "model" else []
+    told += [task_writer.PROMPTS_SHA256] if "written" in config.task.kind else []
+    return told[0] if len(told) == 1 else hashlib.sha256("".join(told).encode()).hexdigest()
 
 
 async def resolved(config: Config) -> Config:

@@ -41,7 +41,9 @@ class OraclePolicy:
     name: str = "oracle"
     prompt_sha256: str = hashlib.sha256("\n".join(_WORDING).encode()).hexdigest()
 
-    def begin(self, sample_id: str, question: str, options: Sequence[str]) -> OraclePlanner:
+    def begin(
+        self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
+    ) -> OraclePlanner:
         """A planner for the question whose truth this is; raises `ValueError` for another."""
         if sample_id != self.truth.sample_id:
             raise ValueError(f"This is the truth of {self.truth.sample_id}, not of {sample_id}.")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pipeline.agent.actions import Action, Answer, Call, Heard, NotUnderstood
 from pipeline.agent.locate import Candidate
 from pipeline.agent.scripts import change, closeup, count, signs, where
-from pipeline.agent.sight import Named, Script, Sight
+from pipeline.agent.sight import Named, Script, ScriptedPlanner, Sight
 from pipeline.geometry import Box
 from pipeline.scenes.tags import COLORS, SHAPES
 
@@ -73,8 +73,12 @@ class _Found:
     box: Box
 
 
+@dataclass(frozen=True)
 class ScriptedPolicy:
     """The embedded default: no key, no server."""
+
+    temperature: float = 0.0
+    """How far the tries after the first differ from it, in words and in what they zoom into."""
 
     name = "scripted"
     prompt_sha256 = hashlib.sha256(
@@ -86,39 +90,16 @@ class ScriptedPolicy:
         ).encode()
     ).hexdigest()
 
-    def begin(self, sample_id: str, question: str, options: Sequence[str]) -> ScriptedPlanner:
+    def begin(
+        self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
+    ) -> ScriptedPlanner:
         """A planner for a question of known wording; raises `NotUnderstood` for any other."""
         for pattern, script in SCRIPTS:
             match = pattern.fullmatch(question)
             if match:
-                return ScriptedPlanner(sample_id, script, match.groupdict(), options)
+                sight = Sight(sample_id, options, rollout=rollout, temperature=self.temperature)
+                return ScriptedPlanner(sight, script(sight, match.groupdict()))
         raise NotUnderstood(question)
-
-
-class ScriptedPlanner:
-    """Runs one script, one action at a time."""
-
-    def __init__(
-        self,
-        sample_id: str,
-        script: Callable[[Sight, Named], Script],
-        named: Named,
-        options: Sequence[str] = (),
-    ) -> None:
-        self._sight = Sight(sample_id, options)
-        self._script = script(self._sight, named)
-        self._begun = False
-
-    async def act(self, heard: Heard) -> Action:
-        """The script's next action; when the tools are off, its best answer so far."""
-        if heard.view is not None:
-            self._sight.views.append(heard.view)
-        if heard.kind == "forced":
-            return self._sight.best()
-        if self._begun:
-            return self._script.send(heard)
-        self._begun = True
-        return next(self._script)
 
 
 def _read(sight: Sight, named: Named) -> Script:
@@ -297,3 +278,8 @@ SCRIPTS: tuple[tuple[re.Pattern[str], Callable[[Sight, Named], Script]], ...] = 
     *signs.SCRIPTS,
 )
 """A question's wording, and what to do about it."""
+
+COMPARING = (
+    *(closeup.PATTERN, where.PATTERN, change.WHERE_PATTERN, change.WHAT_PATTERN, count.PATTERN),
+)
+"""Wordings of questions about how several places compare: no one place has the answer."""

@@ -18,7 +18,8 @@ from pipeline.agent.writing import WRITING, SignReader, Writing, grouped
 from pipeline.errors import InvalidBox
 from pipeline.geometry import Box, Size
 from pipeline.scenes.tags import COLORS
-from pipeline.views import View, first_view, zoomed
+from pipeline.trajectory import Observation
+from pipeline.views import View, look_at, shown, whole_at
 
 ENLARGED = 1.6
 NARROWED = 0.7
@@ -42,10 +43,14 @@ class Tools:
         self._segmenter = segmenter
         self._regions = regions
         """Boxes of masks that the source brings; they spare the segmenter."""
-        self._views: dict[tuple[Box, Size, int | None], View] = {}
+        self._pixels: dict[tuple[Box, Size], np.ndarray] = {}
         self._found: dict[tuple[Box, Size, tuple[str, ...]], tuple[Candidate, ...]] = {}
         self._writing: dict[tuple[Box, Size], tuple[Writing, ...]] = {}
         self._lines: dict[tuple[Box, Size, Box], tuple[Reading, ...]] = {}
+
+    def afresh(self, image: Image.Image) -> Tools:
+        """The same tools over another picture, of which nothing is known."""
+        return Tools(image, self._segmenter, reader=self.reader)
 
     async def open(self, resolution: int) -> View:
         """The first view at a budget."""
@@ -57,7 +62,14 @@ class Tools:
 
     def open_view(self, resolution: int) -> View:
         """The first view at a budget."""
-        return self._kept(first_view(self._image, resolution))
+        return self.view(whole_at(self._image.size, resolution))
+
+    def view(self, observation: Observation) -> View:
+        """An observation with its pixels, which are cut from the source once."""
+        known = observation.region, observation.size
+        if known not in self._pixels:
+            self._pixels[known] = shown(self._image, observation).pixels
+        return View(observation, self._pixels[known])
 
     def carry_out(self, call: Call, views: Sequence[View], resolution: int) -> Heard:
         """Carry out a call; a policy's mistake comes back as an error, never as a picture."""
@@ -70,17 +82,13 @@ class Tools:
             if call.box is None or not _inside(call.box, view):
                 raise InvalidBox(f"Tool '{call.tool}' needs a box inside view {call.view}.")
             if call.tool == "zoom":
-                look = self._kept(zoomed(self._image, call.box, resolution, call.view))
-                return Heard(f"view {len(views)}", view=look, index=len(views))
+                look = look_at(self._image.size, call.box, resolution, call.view)
+                return Heard(f"view {len(views)}", view=self.view(look), index=len(views))
             if call.tool == "read":
                 return self._read(call.box, view)
             return self._box(call, view)
         except InvalidBox as error:
             return Heard(f"Error: {error}", kind="error")
-
-    def _kept(self, view: View) -> View:
-        seen = view.observation
-        return self._views.setdefault((seen.region, seen.size, seen.parent), view)
 
     def _locate(self, call: Call, view: View) -> Heard:
         if call.phrase in WRITING:

@@ -35,8 +35,10 @@ class VisionPolicy:
 
     prompt_sha256 = roles.PROMPTS_SHA256
 
-    def begin(self, sample_id: str, question: str, options: Sequence[str]) -> VisionPlanner:
-        """A planner for any question."""
+    def begin(
+        self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
+    ) -> VisionPlanner:
+        """A planner for any question; what tells tries apart is the desk's seed."""
         return VisionPlanner(self, question, options)
 
 

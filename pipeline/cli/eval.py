@@ -95,7 +95,7 @@ def needles(
     Without --endpoint, --model or --policy a server is looked for on the usual local ports. The
     same command again continues its run.
     """
-    from pipeline.config import load_config
+    from pipeline.config_files import load_config
     from pipeline.eval.design import Design
     from pipeline.eval.run import plan_needles
     from pipeline.eval.stimuli import FACTORS

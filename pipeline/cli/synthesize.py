@@ -14,7 +14,6 @@ from pipeline.cli.places import AsJson
 from pipeline.cli.printing import emit, plain, say
 from pipeline.cli.progress import progress
 from pipeline.cli.stopping import INTERRUPTED, stop_on_signals
-from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -32,6 +31,14 @@ class Kind(StrEnum):
     all = "all"
 
 
+KINDS: dict[Kind, tuple[str, ...]] = {
+    Kind.trajectories: ("trajectories",),
+    Kind.prompts: ("prompts",),
+    Kind.all: ("trajectories", "prompts"),
+}
+"""The runs that each makes, one after the other."""
+
+
 class Resume(StrEnum):
     """What happens when the run exists."""
 
@@ -45,11 +52,18 @@ def synthesize(
         typer.Argument(metavar="[SOURCE]", help="A folder of images, or scenes, sa1b:…, …"),
     ] = None,
     kind: Annotated[Kind, typer.Option(help="What to make.")] = Kind.trajectories,
-    shards: Annotated[int, typer.Option(min=1, help="Units the work is cut into.")] = 64,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Units the work is cut into [64].")
+    ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Stop at so many kept rows.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many images at most.")] = None,
     config: Annotated[
-        list[Path] | None, typer.Option("--config", metavar="F.toml", help="Settings; repeatable.")
+        list[Path] | None,
+        typer.Option(
+            "--config",
+            metavar="F.toml|NAME",
+            help="Settings, or a recipe such as mm-cof-3k; repeatable.",
+        ),
     ] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="One setting; repeatable.")
@@ -75,47 +89,54 @@ def synthesize(
         typer.Option("--runs-dir", help="Where runs are kept [COFPIPE_RUNS, else runs]."),
     ] = None,
 ) -> None:
-    """Make focus trajectories from pictures. The same command again continues its run."""
-    if kind is not Kind.trajectories:
-        raise ConfigError(f"'--kind {kind}' is not built yet.", "Use --kind trajectories.")
-    from pipeline.config import load_config
+    """Make focus trajectories or visual prompts. The same command again continues its run."""
+    from pipeline.config_files import load_config
 
     settings = load_config(
         config or [], sets or [], source=source, seed=seed, runs_dir=runs_dir,
         budget_usd=budget_usd, budget_tokens=budget_tokens, budget_hours=budget_hours,
+        rows=rows, shards=shards,
     )  # fmt: skip
     if print_config:
         print(jsonlib.dumps(settings.describe(), indent=2, ensure_ascii=False, default=plain))
         return
-    summary = _run(
-        settings, json, shards=shards, rows=rows, limit=limit, address=address,
-        resume=resume.value, dry_run=dry_run,
-    )  # fmt: skip
-    _conclude(summary, json, max_reject_rate)
+    worst = 0
+    for each in KINDS[kind]:
+        summary = _run(
+            settings, json, kind=each, limit=limit, address=address, resume=resume.value,
+            dry_run=dry_run,
+        )  # fmt: skip
+        worst = max(worst, _concluded(summary, json, max_reject_rate))
+        if worst == INTERRUPTED:
+            break
+    if worst:
+        raise typer.Exit(worst)
 
 
-def _run(settings: Config, json: bool, *, dry_run: bool, shards: int, **asked: Any) -> Summary:
+def _run(settings: Config, json: bool, *, dry_run: bool, **asked: Any) -> Summary:
     """Do it, with progress for people and signals that drain."""
     from pipeline.synthesis import run
 
     quiet = json or dry_run
-    with stop_on_signals() as stop, nullcontext() if quiet else progress(shards) as on_event:
-        return run.synthesize(
-            settings, shards=shards, dry_run=dry_run, on_event=on_event, stop=stop, **asked
-        )
+    with (
+        stop_on_signals() as stop,
+        nullcontext() if quiet else progress(settings.shards) as on_event,
+    ):
+        return run.synthesize(settings, dry_run=dry_run, on_event=on_event, stop=stop, **asked)
 
 
-def _conclude(summary: Summary, json: bool, max_reject_rate: float | None) -> None:
-    """Say how it went, and end with the exit code that says the same."""
+def _concluded(summary: Summary, json: bool, max_reject_rate: float | None) -> int:
+    """Say how it went; the exit code that says the same, the worse the higher."""
     emit(summary.as_dict()) if json else _tell(summary)
     if summary.status == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+        return INTERRUPTED
     if summary.status == "budget":
-        raise typer.Exit(BUDGET_REACHED)
+        return BUDGET_REACHED
     tries = summary.kept + summary.rejected
     if max_reject_rate is not None and tries and summary.rejected > max_reject_rate * tries:
         say(f"{summary.rejected / tries:.0%} were rejected, over --max-reject-rate.")
-        raise typer.Exit(TOO_MANY_REJECTED)
+        return TOO_MANY_REJECTED
+    return 0
 
 
 def _tell(summary: Summary) -> None:

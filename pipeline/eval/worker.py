@@ -6,7 +6,7 @@ An item's picture is drawn where it is needed; nothing is listed and nothing but
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from manifests.tables import DATA, MANIFEST
@@ -17,7 +17,7 @@ from pipeline.eval.stimuli import Item, canvas, first_size, stimulus
 from pipeline.eval.subjects import Method, Reading, Subject, score
 from pipeline.runner.stream import Stream, off_loop
 from pipeline.samples import Sample, Score
-from pipeline.shards import Ledger, Passed, Unit
+from pipeline.shards import Ledger, Passed, Unit, Work
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,31 +53,21 @@ class NeedlesWorker:
         view = first_size(design.resolution)
         self._canvas = canvas(design.resolution, self._subject.sent(view))
 
-    def units(
-        self,
-        entries: range,
-        *,
-        skip: int,
-        rows_left: int | None,
-        crashed: frozenset[str],
-        careful: bool,
-        started: Callable[[str], None],
-        ledger: Ledger,
-    ) -> Generator[Unit | Passed, None, None]:
+    def units(self, work: Work) -> Generator[Unit | Passed, None, None]:
         """One unit for each item, as many in work as the subject is worth.
 
         An item at which workers died twice is unscored.
         """
 
         async def make(item: Item, ledger: Ledger, rows_left: int | None) -> Unit:
-            if item.key in crashed:
+            if item.key in work.crashed:
                 return self._gone(item)
-            started(item.key)
+            work.started(item.key)
             return await self._unit(item, ledger)
 
         def items() -> Iterator[Item | Passed]:
-            for index in entries:
-                if index > entries.start or not skip:
+            for index in work.entries:
+                if index > work.entries.start or not work.skip:
                     yield self._items[index]
                 yield Passed(index)
 
@@ -85,8 +75,8 @@ class NeedlesWorker:
         return self._stream.units(
             items(),
             make,
-            ledger,
-            ahead=1 if careful else self._crews.in_flight,
+            work.ledger,
+            ahead=1 if work.careful else self._crews.in_flight,
             pixels=lambda _: width * height,
         )
 

@@ -43,7 +43,7 @@ class Recipe:
     batch: int
     """Pictures in a step, over all workers."""
     parts: tuple[tuple[str, float], ...]
-    """(name of a submodule, where its turn ends in the schedule); the last one ends at 1."""
+    """(name of a submodule, "" for all, where its turn ends); the last one ends at 1."""
     rate: float = 2e-3
     warmup: float = 0.02
     """Share of a part's turn."""
@@ -79,7 +79,7 @@ class Training:
 
     def _split(self, part: str) -> list[tuple[list[nn.Parameter], float]]:
         """A part's matrices, which decay, and its other weights, which do not."""
-        own = [w for name, w in self.named.items() if name.startswith(f"{part}.")]
+        own = [w for name, w in self.named.items() if _within(part, name)]
         matrices, others = [w for w in own if w.ndim > 1], [w for w in own if w.ndim <= 1]
         return [(matrices, self.recipe.decay), (others, 0.0)]
 
@@ -113,7 +113,7 @@ class Training:
         self.model.eval()
         self.model.get_submodule(part).train()
         for name, weight in self.named.items():
-            weight.requires_grad_(name.startswith(f"{part}."))
+            weight.requires_grad_(_within(part, name))
 
     def save(self) -> None:
         """Write the state beside the final place, then rename."""
@@ -263,6 +263,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """How far the run in `folder` is, and its plan."""
     with safe_open(folder / STATE, "pt") as file:
         return json.loads(file.metadata()["run"])
+
+
+def _within(part: str, name: str) -> bool:
+    """Whether a weight is of a part; the part without a name is the whole network."""
+    return not part or name.startswith(f"{part}.")
 
 
 def _schedule(along: float, warmup: float) -> float:

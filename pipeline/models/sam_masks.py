@@ -17,6 +17,32 @@ from pipeline.geometry import Size
 from pipeline.models import guided_edges
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a mask of the automatic search must be to be kept."""
+
+    min_score: float = 0.6
+    """The IoU that the model expects of it."""
+    min_stability: float = 0.7
+    most_area: float = 0.9
+    """Share of the image."""
+    most_overlap: float = 0.6
+    """IoU with a better mask."""
+
+
+def passing(
+    inside: torch.Tensor, scores: torch.Tensor, limits: Limits
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(which masks are good enough, how stable each is), both (N,), of maps (N, h, w).
+
+    `inside` are the cells of the maps that show the image; overlap is `distinct`'s business.
+    """
+    stable = stability(inside)
+    area = (inside > 0).float().mean((1, 2))
+    good = (scores >= limits.min_score) & (stable >= limits.min_stability)
+    return good & (area > 0) & (area <= limits.most_area), stable
+
+
 def stability(logits: torch.Tensor, offset: float = 1.0) -> torch.Tensor:
     """IoU of each mask cut at `+offset` with the same cut at `-offset`, (N,) in [0, 1]."""
     strict = (logits > offset).flatten(1).sum(1)

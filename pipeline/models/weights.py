@@ -25,10 +25,12 @@ POCKETS = {
     "pocket": ("pocket_sam.safetensors", "pocket-sam"),
     "pocket-reader": ("pocket_reader.safetensors", "pocket-reader"),
     "pocket-finder": ("pocket_finder.safetensors", "pocket-finder"),
+    "pocket-u2netp": ("pocket_u2netp.safetensors", "pocket-u2netp"),
 }
 """Shipped checkpoints by name: the file, and the recipe that makes it."""
 
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything"
+_U2NET_URL = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 _CHUNK = 1 << 20
 _TRIES = 3
 _TIMEOUT_S = 30.0
@@ -45,10 +47,17 @@ class Checkpoint:
     """Bytes, where published."""
     digest: str | None
     """SHA-256 (hex), where published."""
+    by_hand: tuple[str, ...] = ()
+    """Where else below the folder the authors' own file may lie, put there by hand."""
 
     @property
     def file(self) -> str:
         return self.url.rpartition("/")[2]
+
+    def found(self, folder: Path) -> Path:
+        """The file in the folder: one that was put there by hand, else as it is fetched."""
+        placed = (folder / place for place in self.by_hand)
+        return next((path for path in placed if path.is_file()), folder / self.file)
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {
@@ -64,6 +73,20 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         f"{_SAM_URL}/sam_vit_h_4b8939.pth",
         2_564_550_879,
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+    "u2net": Checkpoint(
+        "u2net",
+        f"{_U2NET_URL}/u2net.onnx",
+        None,
+        None,
+        ("saved_models/u2net/u2net.pth", "u2net.pth"),
+    ),
+    "u2netp": Checkpoint(
+        "u2netp",
+        f"{_U2NET_URL}/u2netp.onnx",
+        4_574_861,
+        "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
+        ("saved_models/u2netp/u2netp.pth", "u2netp.pth"),
     ),
 }
 
@@ -96,7 +119,10 @@ def find(checkpoint: str | Path) -> Path:
         file, recipe = POCKETS[name]
         path, fix = SHIPPED / file, f"Run `cofpipe models train {recipe}`."
     elif name in CHECKPOINTS:
-        path, fix = cache_dir() / CHECKPOINTS[name].file, f"Run `cofpipe models pull {name}`."
+        known = CHECKPOINTS[name]
+        path, fix = known.found(cache_dir()), f"Run `cofpipe models pull {name}`."
+        if known.by_hand:
+            fix = f"{fix[:-1]}, or put the authors' file at {cache_dir() / known.by_hand[0]}."
     else:
         path, fix = Path(name), f"Give a path, or one of: {', '.join((*POCKETS, *CHECKPOINTS))}."
     if not path.is_file():
@@ -111,7 +137,7 @@ def list_checkpoints(folder: Path | None = None) -> list[Listed]:
         listed.append(Listed(path.stem, path, path.stat().st_size, sha256_of(path), True))
     folder = folder or cache_dir()
     for known in CHECKPOINTS.values():
-        path = folder / known.file
+        path = known.found(folder)
         size = path.stat().st_size if path.exists() else known.size
         listed.append(Listed(known.name, path, size, required_digest(path), path.exists()))
     return listed

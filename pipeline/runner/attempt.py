@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from pipeline.runner.ledger import CallLedger
 from pipeline.runner.parts import Part, full, overfull
 from pipeline.runner.rundir import Record, data_digest, publish
 from pipeline.runner.storage import Storage
-from pipeline.shards import Grant, Passed, Plan, ShardWorker, Spent, Unit
+from pipeline.shards import Grant, Passed, Plan, ShardWorker, Spent, Unit, Work
 
 Ending = Literal["done", "stopped", "lost", "budget"]
 
@@ -110,6 +111,7 @@ class Attempt:
         self._stopping = stopping
         self._runner = runner
         self._left = grant.rows_left
+        self._tally = Counter(grant.tally)
         self._doubted = set(grant.doubted)
         self._cursor = (grant.start, grant.skip)
         self._number = grant.part
@@ -146,15 +148,18 @@ class Attempt:
     def _walk(self, *, careful: bool) -> Ending | None:
         """Units from the cursor on; None when no doubt is left, so that it may go on faster."""
         entry, skip = self._cursor
-        units = self._worker.units(
-            range(entry, self._grant.stop),
+        work = Work(
+            shard=self._grant.shard,
+            entries=range(entry, self._grant.stop),
+            ledger=self._ledger,
+            started=self._started,
             skip=skip,
             rows_left=self._left,
             crashed=self._grant.crashed,
             careful=careful,
-            started=self._started,
-            ledger=self._ledger,
+            tally=dict(self._tally),
         )
+        units = self._worker.units(work)
         with closing(units):
             for unit in units:
                 if isinstance(unit, Passed):
@@ -196,6 +201,7 @@ class Attempt:
         self._part.add(unit)
         entry, place = self._cursor
         self._cursor = (entry, place + 1)
+        self._tally.update(unit.tally)
         if self._left is not None:
             self._left -= unit.kept
         if full(self._part, self._plan):
@@ -248,6 +254,7 @@ class Attempt:
             files=files,
             rows=self._part.rows,
             rejected=self._part.rejected,
+            tally=self._part.tally,
             bytes=sum(file.bytes for file in files),
             sha256=data_digest(files),
             seconds=time.monotonic() - self._since,

@@ -7,9 +7,9 @@ Not thread-safe: a runner calls it from one thread or under one lock.
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.runner import calls, journal
@@ -37,6 +37,7 @@ class _Shard:
     kept: int = 0
     rejected: int = 0
     ended: bool = False
+    tally: Counter[str] = field(default_factory=Counter)
 
     def take(self, record: Record) -> None:
         """Go on to where the record leaves off; a record seen before changes nothing."""
@@ -46,6 +47,7 @@ class _Shard:
         self.part += 1
         self.kept += record.rows
         self.rejected += record.rejected
+        self.tally.update(record.tally)
         self.ended = record.last
 
 
@@ -124,6 +126,7 @@ class Driver:
             skip=shard.skip,
             part=shard.part,
             kept=shard.kept,
+            tally=dict(shard.tally),
             attempted=number in self._attempted,
             budget=budget,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from manifests.tables import columns_digest
 from pipeline.runner.rundir import File, part_path
 from pipeline.runner.storage import Storage
-from pipeline.shards import MEGABYTE, Plan, Unit
+from pipeline.shards import MEGABYTE, SET_ASIDE, Plan, Unit
 
 GROUP_ROWS = 10_000
 GROUP_BYTES = 16 * MEGABYTE
@@ -48,6 +49,7 @@ class Part:
         self.units = 0
         self.rows = 0
         self.rejected = 0
+        self.tally: Counter[str] = Counter()
         self.bytes = 0
         """Of the values, a unit's repeated pictures counted once."""
 
@@ -60,7 +62,8 @@ class Part:
                 self._table(kind).add([self._stamped(kind, row) for row in rows])
         self.units += 1
         self.rows += unit.kept
-        self.rejected += len(unit.tables.get("rejections", ()))
+        self.rejected += sum(r["stage"] != SET_ASIDE for r in unit.tables.get("rejections", ()))
+        self.tally.update(unit.tally)
         self.bytes += weight(unit)
 
     def finish(self) -> tuple[File, ...]:

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -58,6 +58,7 @@ class Record:
     rows: int
     """Of the main kind."""
     rejected: int
+    """Samples that failed."""
     bytes: int
     sha256: str
     """Digest over the digests of the data files: equal for equal data, whoever made it."""
@@ -70,6 +71,8 @@ class Record:
     next_skip: int
     last: bool
     """Whether the shard's last entry is done."""
+    tally: Mapping[str, int] = field(default_factory=dict)
+    """Sums over the part's units."""
 
 
 def record_path(shard: int, part: int) -> str:
@@ -106,7 +109,12 @@ def encode(records: Iterable[Record]) -> bytes:
 def decode(data: bytes) -> list[Record]:
     """The records of a file that `encode` made."""
     rows = segments.decode(data).to_pylist()
-    return [Record(**{**row, "files": tuple(File(**f) for f in row["files"])}) for row in rows]
+    return [_record(row) for row in rows]
+
+
+def _record(row: dict[str, Any]) -> Record:
+    files = tuple(File(**file) for file in row["files"])
+    return Record(**{**row, "files": files, "tally": dict(row.get("tally") or ())})
 
 
 def records(storage: Storage) -> list[Record]:

@@ -35,8 +35,8 @@ def region_from_coco(
     try:
         counts, polygons = _outline(annotation.get("segmentation"))
         height, width = _own_size(annotation.get("segmentation"), height, width)
-        box = annotation.get("bbox")
-        score = annotation.get("predicted_iou")
+        box, number = annotation.get("bbox"), annotation.get("id")
+        score, area = annotation.get("predicted_iou"), annotation.get("area")
         return Region(
             height=height,
             width=width,
@@ -47,6 +47,8 @@ def region_from_coco(
             score=None if score is None else float(score),
             crowd=bool(annotation.get("iscrowd", 0)),
             keypoints=tuple(map(float, annotation.get("keypoints") or ())),
+            id=number if type(number) is int else None,
+            area=None if area is None else _finite(area),
         )
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise bad_annotation(f"{type(error).__name__}: {error}") from error
@@ -85,6 +87,13 @@ def positive_int(value: Any, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise bad_annotation(f"{what} is {value!r}")
     return value
+
+
+def _finite(value: Any) -> float:
+    """A number that can be compared; NaN would break every order."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"a number of {value!r}")
+    return number
 
 
 def _is_finite(box: Box | None) -> bool:

@@ -66,6 +66,10 @@ class Region:
     """Whether it covers a group and not one object."""
     keypoints: tuple[float, ...] = ()
     """COCO: x, y, visibility of 17 joints."""
+    id: int | None = None
+    """The annotation's own number, where it has one."""
+    area: float | None = None
+    """Pixels that the source says it covers; a polygon's own area is no whole number."""
 
 
 @dataclass(frozen=True, slots=True)

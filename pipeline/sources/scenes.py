@@ -1,4 +1,4 @@
-"""`scenes[:N]`: drawn pictures; the same number and seed give the same picture anywhere."""
+"""`scenes[:N][@WxH]`: drawn pictures; the same number and seed give the same picture anywhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipeline.sources.base import Entry, Picture
 DEFAULT_COUNT = 256
 MOST = 1_000_000
 SIZE: Size = (2048, 1536)
+LEAST_PX, MOST_PX = 32, 8192
 _LICENSE = "CC0-1.0"
 
 
@@ -24,6 +25,9 @@ class ScenesSource:
     def __init__(self, count: int = DEFAULT_COUNT, seed: int = 0, size: Size = SIZE) -> None:
         if not 1 <= count <= MOST:
             raise ConfigError(f"scenes:{count} is not possible.", f"Ask for 1 to {MOST:,} scenes.")
+        if not all(LEAST_PX <= side <= MOST_PX for side in size):
+            fix = f"Sides are {LEAST_PX} to {MOST_PX} pixels."
+            raise ConfigError(f"Scenes of {size[0]}x{size[1]} cannot be drawn.", fix)
         self.count, self.seed, self.size = count, seed, size
         self.name = "scenes"
         self.skipped: Counter[str] = Counter()

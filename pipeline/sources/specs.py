@@ -15,11 +15,11 @@ FORMS = {
     "folder": "folder:DIR",
     "sa1b": "sa1b:TARS",
     "wds": "wds:TARS",
-    "coco": "coco:IMAGES_DIR:ANNOTATIONS.json",
+    "coco": "coco:IMAGES_DIR:ANNOTATIONS.json[+MORE.json]",
     "parquet": "parquet:FILE_OR_DIR",
     "hf": "hf://datasets/ORG/NAME",
     "vstar": "vstar:DIR",
-    "scenes": "scenes:N",
+    "scenes": "scenes:N[@WxH]",
 }
 
 
@@ -124,12 +124,15 @@ def existing_folder(text: str) -> Path:
 
 
 def _scenes(asked: _Asked) -> Source:
-    from pipeline.sources.scenes import DEFAULT_COUNT, ScenesSource
+    from pipeline.sources.scenes import DEFAULT_COUNT, SIZE, ScenesSource
 
-    if asked.rest and not asked.rest.isdecimal():
-        raise ConfigError(f"'scenes:{asked.rest}' names no number.", "Write scenes:1000.")
-    chosen = int(asked.rest) if asked.rest else asked.count
-    return ScenesSource(DEFAULT_COUNT if chosen is None else chosen, asked.seed)
+    found = re.fullmatch(r"(\d+)?(?:@(\d+)x(\d+))?", asked.rest)
+    if found is None:
+        fix = "Write scenes:1000, or scenes:1000@4096x3072."
+        raise ConfigError(f"'scenes:{asked.rest}' names no number.", fix)
+    chosen = int(found[1]) if found[1] else asked.count
+    size = (int(found[2]), int(found[3])) if found[2] else SIZE
+    return ScenesSource(DEFAULT_COUNT if chosen is None else chosen, asked.seed, size)
 
 
 def _sa1b(asked: _Asked) -> Source:
@@ -150,10 +153,13 @@ def _coco(asked: _Asked) -> Source:
     images, colon, annotations = asked.rest.rpartition(":")
     if not colon or not images:
         raise ConfigError(f"'coco:{asked.rest}' lacks a part.", f"Write {FORMS['coco']}.")
-    path = Path(annotations).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"There is no file '{annotations}'.", f"Write {FORMS['coco']}.")
-    return CocoSource(existing_folder(images), path)
+    whole = Path(annotations).expanduser()
+    names = [annotations] if whole.is_file() else annotations.split("+")
+    paths = [Path(name).expanduser() for name in names]
+    for name, path in zip(names, paths, strict=True):
+        if not path.is_file():
+            raise ConfigError(f"There is no file '{name}'.", f"Write {FORMS['coco']}.")
+    return CocoSource(existing_folder(images), *paths)
 
 
 def _parquet(asked: _Asked) -> Source:

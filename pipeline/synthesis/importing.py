@@ -7,7 +7,7 @@ reason. Counted in, counted out: every record is one of the two.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from pipeline.agent.critic import verify
 from pipeline.agent.episode import Episode
 from pipeline.errors import BadImage
 from pipeline.samples import Rejection
-from pipeline.shards import Ledger, Passed, Unit
+from pipeline.shards import Passed, Unit, Work
 from pipeline.sources.base import Picture
 from pipeline.sources.decode import decode
 from pipeline.sources.gps import strip_gps
@@ -60,27 +60,17 @@ class ImportWorker:
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {"rejections": MANIFEST["rejections"]}
 
-    def units(
-        self,
-        entries: range,
-        *,
-        skip: int,
-        rows_left: int | None,
-        crashed: frozenset[str],
-        careful: bool,
-        started: Callable[[str], None],
-        ledger: Ledger,
-    ) -> Generator[Unit | Passed, None, None]:
+    def units(self, work: Work) -> Generator[Unit | Passed, None, None]:
         """One unit for each record, one after the other."""
-        left = rows_left
+        left, entries = work.rows_left, work.entries
         listed = read_listing(self._listing, entries.start, entries.stop)
         for index, entry in zip(entries, listed, strict=True):
             for number, (image_id, record) in enumerate(self._dataset.records(entry)):
-                if index == entries.start and number < skip:
+                if index == entries.start and number < work.skip:
                     continue
                 if left == 0:
                     return
-                tables = self._made(image_id, record, crashed, started)
+                tables = self._made(image_id, record, work)
                 left = None if left is None else left - tables.kept
                 yield tables.unit(image_id)
             yield Passed(index)
@@ -89,15 +79,13 @@ class ImportWorker:
         """Let go of the dataset's files."""
         self._dataset.close()
 
-    def _made(
-        self, image_id: str, record: Any, crashed: frozenset[str], started: Callable[[str], None]
-    ) -> Tables:
+    def _made(self, image_id: str, record: Any, work: Work) -> Tables:
         """The rows of a record, or its rejection."""
         tables = Tables()
-        if image_id in crashed:
+        if image_id in work.crashed:
             tables.reject(Rejection(f"{image_id}#0", 0, 0, "worker", "crashed_worker"), image_id)
             return tables
-        started(image_id)
+        work.started(image_id)
         stage = "import"
         try:
             path = self._path(record)
@@ -127,7 +115,7 @@ class ImportWorker:
             raise unreadable("turned", "EXIF turns the picture; its boxes are of the unturned one")
         data = strip_gps(found)
         sha256 = hashlib.sha256(data).hexdigest()
-        return Prepared(image, data, sha256, hashlib.sha256(found).hexdigest(), ())
+        return Prepared(image, data, sha256, hashlib.sha256(found).hexdigest(), (), "imported")
 
     def _crops(self, path: PublishedPath) -> list[Crop]:
         """The published crops; in place of one that cannot be read, why."""
@@ -144,6 +132,7 @@ class ImportWorker:
     ) -> None:
         """File the rows of a trajectory."""
         sample, trajectory = told.sample, told.trajectory
+        crops = [None] * len(trajectory.steps)  # the published ones, cut by another rule
         row = rows.trajectory_row(
             trajectory,
             Problem(sample, told.truth, path.task),
@@ -151,10 +140,11 @@ class ImportWorker:
             Picture(sample.image_id, source=self._dataset.name),
             prompt_sha256=hashlib.sha256(path.instructions.encode()).hexdigest(),
             same_view_as=None,
+            crops=crops,
         )
         tables.kept += 1
         tables.rows["trajectories"].append(row | {"target": path.target})
-        tables.rows["steps"] += rows.step_rows(trajectory)
+        tables.rows["steps"] += rows.step_rows(trajectory, crops)
         tables.rows["traces"] += rows.trace_rows(Episode(trajectory, told.turns))
 
 

@@ -23,11 +23,13 @@ from manifests.tables import KEY
 from pipeline.agent.line_reader import read_line
 from pipeline.errors import BadImage, InvalidBox
 from pipeline.geometry import FACTOR, Box, Size, view_size
-from pipeline.runner.rundir import records
+from pipeline.runner.rundir import read_run, records
 from pipeline.runner.storage import Storage, storage_at
 from pipeline.scenes.needles import CODE_LENGTH
 from pipeline.scenes.tags import ALPHABET
 from pipeline.sources.decode import decode
+from pipeline.synthesis import focus_check
+from pipeline.synthesis.focus_check import FocusCheck
 from pipeline.synthesis.import_check import imported_problems, is_imported
 from pipeline.synthesis.proofs import is_provable, looked_past, proven
 from pipeline.trajectory import Observation
@@ -47,6 +49,7 @@ _COLUMNS = [
     *("image_sha256", "width", "height", "view_w", "view_h", "same_view_as", "task"),
     *("question", "target", "target_boxes", "recipe"),
     *("num_zooms", "visual_tokens", "policy", "steps", "image.bytes"),
+    *focus_check.COLUMNS,
 ]
 _RESTS_ON_MORE = ("nearest",)
 """Tasks whose last look may be at what the question names, the answer being read before it."""
@@ -80,8 +83,8 @@ class Report:
 
 def recheck(run_dir: str | Path) -> Report:
     """Look at every committed row of `trajectories` again; memory does not grow with the run."""
-    tally = _Tally()
     storage = storage_at(str(run_dir))
+    tally = _Tally(FocusCheck(_segmenter(storage)))
     paths = [f.path for record in records(storage) for f in record.files if f.kind == KIND]
     for path in paths:
         try:
@@ -90,6 +93,12 @@ def recheck(run_dir: str | Path) -> Report:
         except (OSError, pa.ArrowException) as error:
             tally.problems.append(f"{path} cannot be read: {error}.")
     return tally.report()
+
+
+def _segmenter(storage: Storage) -> Mapping[str, Any] | None:
+    """What outlined things in the run; None where it does not say."""
+    config: Mapping[str, Any] = read_run(storage).get("config") or {}
+    return config.get("segmenter")
 
 
 def _rows(storage: Storage, path: str) -> Iterator[Row]:
@@ -104,6 +113,7 @@ def _rows(storage: Storage, path: str) -> Iterator[Row]:
 class _Tally:
     """Counts so far, and the picture at hand: consecutive rows share one."""
 
+    focus: FocusCheck
     rows: int = 0
     looked_at: int = 0
     agreed: int = 0
@@ -124,6 +134,9 @@ class _Tally:
                 return
             looks = _looks(row)
             self.problems += [f"{key}: {said}" for said in _problems(row, looks, picture)]
+            views = [look.view(picture.image) for look in looks]
+            told = self.focus.problems(row, picture.image, views)
+            self.problems += [f"{key}: {said}" for said in told]
             if row.get("recipe") and is_provable(row["recipe"]):
                 found = proven(picture.image, row["recipe"], row["question"])
                 self._count(key, row["target"], iter([found]))

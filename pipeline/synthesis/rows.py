@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from manifests.tables import SCHEMA_VERSION
@@ -24,8 +24,9 @@ def trajectory_row(
     *,
     prompt_sha256: str,
     same_view_as: int | None,
+    crops: Sequence[str | None],
 ) -> Row:
-    """A row of `trajectories`, picture included."""
+    """A row of `trajectories`, picture included; `crops` are digests of what each step shows."""
     sample, truth = problem.sample, problem.truth
     return {
         "sample_id": sample.sample_id,
@@ -45,6 +46,7 @@ def trajectory_row(
         "options": list(sample.options),
         "target": truth.target,
         "target_boxes": [_ints(box) for box in truth.target_boxes],
+        "kind": prepared.kind,
         "task": problem.task,
         "recipe": problem.recipe,
         "answer": trajectory.answer,
@@ -52,19 +54,33 @@ def trajectory_row(
         "finish": trajectory.finish,
         "verified": trajectory.verified,
         "necessary": None,
+        "unaided_answer": None,
+        "crop_answer": None,
+        "sufficient": None,
+        "fewest_looks": None,
+        "tries": None,
+        "tries_right": None,
+        "objections": None,
+        "flaws": [],
+        "weight": 1.0,
         "num_zooms": trajectory.num_zooms,
         "visual_tokens": trajectory.visual_tokens,
         "policy": trajectory.policy,
         "prompt_sha256": prompt_sha256,
         "tokens_in": trajectory.usage.tokens_in,
         "tokens_out": trajectory.usage.tokens_out,
-        "steps": [_step(step) for step in trajectory.steps],
+        "steps": [_step(s, c) for s, c in zip(trajectory.steps, crops, strict=True)],
         "schema_version": SCHEMA_VERSION,
         "image": {"bytes": prepared.data, "path": sample.image_id},
     }
 
 
-def step_rows(trajectory: Trajectory) -> Iterator[Row]:
+def rejected_row(row: Row, why: Rejection) -> Row:
+    """A row of `rejected`: a trajectory, and why it is not kept."""
+    return row | {"stage": why.stage, "reason": why.reason, "detail": why.detail}
+
+
+def step_rows(trajectory: Trajectory, crops: Sequence[str | None]) -> Iterator[Row]:
     """Rows of `steps`: one for each box of each look, numbered from 1."""
     for number, step in enumerate(trajectory.steps, start=1):
         look, checks = step.observation, step.checks
@@ -91,7 +107,8 @@ def step_rows(trajectory: Trajectory) -> Iterator[Row]:
                 "confidence": checks.get("confidence"),
                 "target_iou": checks.get("target_iou"),
                 "mask_iou": checks.get("mask_iou"),
-                "saliency_inside": None,
+                "saliency_inside": checks.get("saliency_inside"),
+                "crop_sha256": crops[number - 1],
             }
 
 
@@ -134,7 +151,7 @@ def _key(trajectory: Trajectory) -> Row:
     }
 
 
-def _step(step: FocusStep) -> Row:
+def _step(step: FocusStep, crop: str | None) -> Row:
     return {
         "thought": step.thought,
         "boxes": [_ints(box) for box in step.boxes],
@@ -142,6 +159,7 @@ def _step(step: FocusStep) -> Row:
         "label": step.label,
         "tool": step.tool,
         "magnification": step.observation.magnification if step.observation else None,
+        "crop_sha256": crop,
     }
 
 

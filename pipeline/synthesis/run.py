@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from pipeline.agent.opening import prompts_sha256, reads_writing, resolved
@@ -32,11 +32,17 @@ from pipeline.shards import MEGABYTE, Outcome, Plan, Status
 from pipeline.sources.base import Source
 from pipeline.sources.listing import Listing, write_listing
 from pipeline.sources.specs import open_source
+from pipeline.synthesis import prompts_worker
+from pipeline.synthesis.prior import NET
 
-KIND = "trajectories"
-PROTOCOL = 2
+Kind = Literal["trajectories", "prompts"]
+KIND: Kind = "trajectories"
+PROTOCOL = 3
 """Rises when the same settings come to mean other rows."""
-WORKER = "pipeline.synthesis.worker:open_worker"
+WORKERS: Mapping[Kind, str] = {
+    "trajectories": "pipeline.synthesis.worker:open_worker",
+    "prompts": "pipeline.synthesis.prompts_worker:open_worker",
+}
 PACKAGES = ("cofpipe", "numpy", "pillow", "pyarrow", "ray", "segment-anything", "torch")
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -66,8 +72,9 @@ class Summary:
 
 def synthesize(
     config: Config,
+    kind: Kind = KIND,
     *,
-    shards: int = 64,
+    shards: int | None = None,
     rows: int | None = None,
     limit: int | None = None,
     address: str = "local",
@@ -76,13 +83,15 @@ def synthesize(
     on_event: OnEvent | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Make trajectories from the configured source; the same call again continues its run.
+    """Make rows of a kind from the configured source; the same call again continues its run.
 
-    `rows` is how many are to be kept, `limit` how many source items are used. `address` is `none`
+    `rows` is how many are to be kept, `limit` how many source items are used; without `rows` and
+    `shards`, the configured ones hold. `address` is `none`
     for this process, else Ray's. Raises `ConfigError` for what cannot be run.
     """
-    if config.policy.kind != "scripted":
+    if kind == "trajectories" and config.policy.kind != "scripted":
         config = asyncio.run(resolved(config))
+    shards = shards or config.shards
     runs = Path(config.run.dir)
     runs.mkdir(parents=True, exist_ok=True)
     source = open_source(config.source, columns=config.columns or None, seed=config.seed)
@@ -91,21 +100,22 @@ def synthesize(
         listing = write_listing(islice(source.entries(), limit), hidden)
         if not listing.count:
             raise ConfigError(f"There is no picture in '{config.source}'.", "Give another source.")
-        known = _determined_by(config, source, listing, shards, limit)
-        run_id = run_id_of(config.recipe, known, resume)
-        plan = plan_of(config, run_id, listing, shards, rows)
+        known = _determined_by(config, kind, source, listing, shards, limit)
+        recipe = recipe_of(config, kind)
+        run_id = run_id_of(recipe, known, resume)
+        plan = plan_of(config, run_id, listing, shards, rows or config.rows, kind)
         continued = (runs / run_id / "run.json").exists()
         if dry_run:
             return planned(plan, continued)
         if not continued:
-            fields = {"recipe": config.recipe, "seed": config.seed, "config": config.describe()}
+            fields = {"recipe": recipe, "seed": config.seed, "config": config.describe()}
             begin(plan, listing, hidden, limit, source.skipped, known, fields)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
     settings = {"config": config.describe(), "source": _absolute(config.source)}
     return work(
         plan,
-        WORKER,
+        WORKERS[kind],
         settings,
         workers=config.run.workers,
         address=address,
@@ -148,14 +158,19 @@ def planned(plan: Plan, continued: bool) -> Summary:
 
 
 def plan_of(
-    config: Config, run_id: str, listing: Listing, shards: int, rows: int | None = None
+    config: Config,
+    run_id: str,
+    listing: Listing,
+    shards: int,
+    rows: int | None = None,
+    kind: Kind = KIND,
 ) -> Plan:
     """The run below the configured directory, watched and cut as configured."""
     run, run_dir = config.run, Path(config.run.dir) / run_id
     return Plan(
         run_dir=str(run_dir.absolute()),
         run_id=run_id,
-        kind=KIND,
+        kind=kind,
         entries=listing.count,
         shards=shards,
         rows=rows,
@@ -189,7 +204,7 @@ def begin(
         hidden.rename(place)
     told = {
         "run_id": plan.run_id,
-        "kind": KIND,
+        "kind": plan.kind,
         "recipe": fields["recipe"],
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": fields["seed"],
@@ -212,18 +227,34 @@ def run_id_of(recipe: str, determined_by: Mapping[str, Any], resume: str = "auto
     return f"{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
+def recipe_of(config: Config, kind: Kind) -> str:
+    """What a run's id begins with: the recipe that was set, else what the run is for."""
+    if kind == "trajectories" or "recipe" in config.model_fields_set:
+        return config.recipe
+    return "queries" if config.prompts.role == "query" else "prompts"
+
+
 def _determined_by(
-    config: Config, source: Source, listing: Listing, shards: int, limit: int | None
+    config: Config, kind: Kind, source: Source, listing: Listing, shards: int, limit: int | None
 ) -> dict[str, Any]:
-    readers = ("pocket-finder", "pocket-reader") if reads_writing(config) else ()
+    told = _trajectories_follow_from if kind == "trajectories" else prompts_worker.determined_by
     return {
-        "kind": KIND,
-        "protocol": PROTOCOL,
-        "settings": config.semantic(),
+        "kind": kind,
         "source": source.name,
         "shards": shards,
         "limit": limit,
         "listing": listing.digest,
+        **told(config),
+    }
+
+
+def _trajectories_follow_from(config: Config) -> dict[str, Any]:
+    """What of the settings, weights and wording trajectories follow from."""
+    readers: tuple[str, ...] = ("pocket-finder", "pocket-reader") if reads_writing(config) else ()
+    readers += (NET,) if config.checks.saliency else ()
+    return {
+        "protocol": PROTOCOL,
+        "settings": config.semantic(),
         "weights": weights.sha256_of(weights.find(config.segmenter.checkpoint)),
         "prompts": prompts_sha256(config),
         **{name: weights.sha256_of(weights.find(name)) for name in readers},

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from pipeline.config import Task
+from pipeline.config import Task, TaskKind
 from pipeline.errors import BadImage, ConfigError
 from pipeline.samples import Sample, Truth, rng_for
 from pipeline.scenes import changes, closeups, counts
@@ -66,13 +66,15 @@ class Prepared:
 
     image: Image.Image
     """RGB, decoded from `data`: the pixels that everyone works on."""
-    data: bytes
+    data: bytes = field(repr=False)
     """Encoded, as published."""
     image_sha256: str
     """Of `data`."""
     source_sha256: str
     """Of the file as found; of the pixels where the picture was drawn."""
     problems: tuple[Problem, ...]
+    kind: str
+    """Of the task, as in `task.kind`; `imported` where others made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,9 @@ def prepare(
 ) -> Prepared:
     """The published picture and its problems; raises `BadImage` when there can be none.
 
+    Of several kinds of task, the first of a drawn order that the picture has room for. Problems of
+    kind `written` are none yet: a model writes them.
+
     Only `signs` and `change` on a picture without masks of its own need the segmenter, and say so
     (`ConfigError`) where there is none.
     """
@@ -110,14 +115,29 @@ def prepare(
     else:
         source = picture.data or b""
         found = decode(source)
-    data, asked = KINDS[task.kind](Found(picture, found, task, seed, segmenter))
-    if not asked:
-        raise BadImage("no_task", _LACKING.get(task.kind, "no question"))
+    kind, data, asked = _first_made(Found(picture, found, task, seed, segmenter))
     image = decode(data)
-    problems = tuple(_problem(picture, image, n, a) for n, a in enumerate(asked))
-    return Prepared(
-        image, data, hashlib.sha256(data).hexdigest(), hashlib.sha256(source).hexdigest(), problems
-    )
+    problems = problems_of(picture.image_id, image, asked)
+    digests = hashlib.sha256(data).hexdigest(), hashlib.sha256(source).hexdigest()
+    return Prepared(image, data, *digests, problems, kind)
+
+
+def problems_of(image_id: str, image: Image.Image, asked: Sequence[Asked]) -> tuple[Problem, ...]:
+    """What is asked about a published picture, as problems numbered from 0."""
+    return tuple(_problem(image_id, image, n, a) for n, a in enumerate(asked))
+
+
+def _first_made(found: Found) -> tuple[TaskKind, bytes, Sequence[Asked]]:
+    """The first kind of task, in a drawn order, that can be made; raises `BadImage` for none."""
+    kinds = found.task.kind
+    lacking = []
+    for place in found.rng("kind").permutation(len(kinds)):
+        kind = kinds[place]
+        data, asked = KINDS[kind](found)
+        if asked or kind == "written":
+            return kind, data, asked
+        lacking.append(_LACKING.get(kind, "no question"))
+    raise BadImage("no_task", "; ".join(lacking))
 
 
 def _planted(found: Found) -> Made:
@@ -171,10 +191,10 @@ _SEGMENTED_PX = 1024
 Posing = Callable[[Image.Image, np.random.Generator, int, Sequence[int]], Puzzle | None]
 
 
-def _puzzle(pose: Posing, found: Found) -> Made:
+def _puzzle(kind: str, pose: Posing, found: Found) -> Made:
     """A puzzle made of the picture, if one can be."""
     task = found.task
-    puzzle = pose(found.image, found.rng(task.kind), task.per_image, task.budgets)
+    puzzle = pose(found.image, found.rng(kind), task.per_image, task.budgets)
     return (b"", ()) if puzzle is None else _made(puzzle)
 
 
@@ -211,19 +231,25 @@ def _annotated(found: Found) -> Made:
     return (b"", ()) if puzzle is None else _made(puzzle)
 
 
-KINDS: Mapping[str, Callable[[Found], Made]] = {
+def _unasked(found: Found) -> Made:
+    """The file's own bytes; what is asked is written later."""
+    return _as_found(found)[0], ()
+
+
+KINDS: Mapping[TaskKind, Callable[[Found], Made]] = {
     "needles": _planted,
     "signs": _with_signs,
     "source": _as_found,
     "annotated": _annotated,
-    "closeup": partial(_puzzle, closeups.match),
-    "where": partial(_puzzle, closeups.where),
+    "written": _unasked,
+    "closeup": partial(_puzzle, "closeup", closeups.match),
+    "where": partial(_puzzle, "where", closeups.where),
     "change": _changed,
-    "count": partial(_puzzle, counts.count),
+    "count": partial(_puzzle, "count", counts.count),
 }
 """How each `task.kind` makes its picture and questions; none where there is nothing to ask."""
 
-_LACKING = {
+_LACKING: Mapping[TaskKind, str] = {
     "needles": "no room for tags",
     "signs": "no surface for three signs",
     "closeup": "no four places that are alike and yet told apart",
@@ -234,9 +260,9 @@ _LACKING = {
 }
 
 
-def _problem(picture: Picture, image: Image.Image, number: int, asked: Asked) -> Problem:
-    sample_id = f"{picture.image_id}#{number}"
-    sample = Sample(sample_id, picture.image_id, image, image.size, asked.question, asked.options)
+def _problem(image_id: str, image: Image.Image, number: int, asked: Asked) -> Problem:
+    sample_id = f"{image_id}#{number}"
+    sample = Sample(sample_id, image_id, image, image.size, asked.question, asked.options)
     truth = Truth(sample_id, asked.answer, asked.boxes)
     recipe = None if asked.recipe is None else json.dumps(asked.recipe, separators=(",", ":"))
     return Problem(sample, truth, asked.task, recipe)

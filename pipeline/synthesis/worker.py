@@ -6,23 +6,29 @@ Opened once by the runner and holds the models; it is given listing rows and not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manifests.tables import DATA, MANIFEST
+from pipeline.agent.crew import VisionCrews
 from pipeline.agent.opening import open_crews, open_reader
 from pipeline.config import Config, config_from
-from pipeline.errors import BadImage
+from pipeline.errors import BadImage, ConfigError
 from pipeline.runner.stream import Stream, off_loop
 from pipeline.samples import Rejection
-from pipeline.shards import Ledger, Passed, Unit
+from pipeline.shards import Ledger, Passed, Unit, Work
 from pipeline.sources.base import Picture, Source
 from pipeline.sources.decode import pixels_of
 from pipeline.sources.listing import read_listing
 from pipeline.sources.specs import open_source
+from pipeline.synthesis.balance import Scale, balanced, kept_before
+from pipeline.synthesis.prior import build_prior
 from pipeline.synthesis.solve import Solver, Tables
-from pipeline.synthesis.tasks import prepare
+from pipeline.synthesis.tasks import Prepared, prepare, problems_of
+from pipeline.synthesis.written import written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,11 +67,13 @@ class SynthesisWorker:
         self._stream = Stream(self._most)
         self._crews = self._stream.run(open_crews(config))
         segmenter = config.segmenter
+        self._segmenter = load(segmenter.checkpoint, segmenter.variant, segmenter.device)
         self._solver = Solver(
             config,
             self._crews,
-            load(segmenter.checkpoint, segmenter.variant, segmenter.device),
+            self._segmenter,
             open_reader(config),
+            build_prior(device=segmenter.device) if config.checks.saliency else None,
         )
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {n: MANIFEST[n] for n in ("rejections", "timings")}
@@ -75,30 +83,31 @@ class SynthesisWorker:
         """More than one where episodes wait for a model: the next fill the tails of the first."""
         return 1 if self._most == 1 else AT_ONCE
 
-    def units(
-        self,
-        entries: range,
-        *,
-        skip: int,
-        rows_left: int | None,
-        crashed: frozenset[str],
-        careful: bool,
-        started: Callable[[str], None],
-        ledger: Ledger,
-    ) -> Generator[Unit | Passed, None, None]:
-        """One unit for each picture of the listing rows, as many in work as the policy is worth."""
+    def units(self, work: Work) -> Generator[Unit | Passed, None, None]:
+        """One unit for each picture of the listing rows, as many in work as the policy is worth.
 
+        Where the rows are to be balanced, they are weighed as they are handed out.
+        """
+        balance = self._config.balance
+        if not balance.families or work.rows_left is None:
+            return self._units(work, work.rows_left)
+        wanted = work.rows_left + kept_before(balance, work.tally)
+        return balanced(
+            self._units(work, None), balance, Scale(balance, wanted, work.shard, work.tally)
+        )
+
+    def _units(self, work: Work, rows_left: int | None) -> Generator[Unit | Passed, None, None]:
         async def make(picture: Picture, ledger: Ledger, rows_left: int | None) -> Unit:
-            if picture.image_id in crashed:
+            if picture.image_id in work.crashed:
                 return _gone(picture, "worker", "crashed_worker")
-            started(picture.image_id)
+            work.started(picture.image_id)
             return await self._unit(picture, ledger, rows_left)
 
         return self._stream.units(
-            self._pictures(entries, skip),
+            self._pictures(work.entries, work.skip),
             make,
-            ledger,
-            ahead=1 if careful else self._most,
+            work.ledger,
+            ahead=1 if work.careful else self._most,
             rows_left=rows_left,
             threads=self._crews.workers,
             pixels=_pixels,
@@ -122,12 +131,32 @@ class SynthesisWorker:
         """What comes of one picture."""
         task, seed, threads = self._config.task, self._config.seed, self._crews.workers
         try:
-            prepared = await off_loop(threads, prepare, picture, task, seed, self._solver.segmenter)
+            prepared = await off_loop(threads, prepare, picture, task, seed, self._segmenter)
         except BadImage as error:
             stage = "task" if error.reason == "no_task" else "decode"
             return _gone(picture, stage, error.reason, error.detail)
+        lost: Sequence[Rejection] = ()
+        if prepared.kind == "written":
+            prepared, lost = await self._written(picture, prepared, ledger)
         tables = await self._solver.solve(picture, prepared, ledger, rows_left)
+        for rejection in lost:
+            tables.reject(rejection, picture.image_id)
         return tables.unit(picture.image_id)
+
+    async def _written(
+        self, picture: Picture, prepared: Prepared, ledger: Ledger
+    ) -> tuple[Prepared, Sequence[Rejection]]:
+        """The picture with the questions that a model writes about it, and those that fail."""
+        if not isinstance(self._crews, VisionCrews):
+            raise ConfigError(
+                "Task kind 'written' needs a model that writes.", "Set policy.kind to endpoint."
+            )
+        write = partial(self._crews.writer, ledger=ledger)
+        asked, lost = await written(
+            picture, prepared.image, self._config, self._segmenter, write, self._solver.prior
+        )
+        problems = problems_of(picture.image_id, prepared.image, asked)
+        return replace(prepared, problems=problems), lost
 
 
 def most_pictures(config: Config) -> int:

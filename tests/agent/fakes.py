@@ -138,7 +138,9 @@ class ListPolicy:
     name = "list"
     prompt_sha256 = "0" * 64
 
-    def begin(self, sample_id: str, question: str, options: Sequence[str]) -> ListPlanner:
+    def begin(
+        self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
+    ) -> ListPlanner:
         return ListPlanner(self)
 
 

@@ -137,8 +137,10 @@ def test_slips_are_answered_with_why_and_one_too_many_ends_the_episode(slips: in
 
 def test_a_picture_too_many_for_the_model_ends_the_episode_and_keeps_its_looks() -> None:
     class Full(ListPolicy):
-        def begin(self, sample_id: str, question: str, options: Sequence[str]) -> ListPlanner:
-            planner = super().begin(sample_id, question, options)
+        def begin(
+            self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
+        ) -> ListPlanner:
+            planner = super().begin(sample_id, question, options, rollout)
             inner = planner.act
 
             async def act(heard: Heard) -> Action:

@@ -20,7 +20,8 @@ from pipeline.agent.endpoint import open_endpoint
 from pipeline.agent.families import FAMILIES
 from pipeline.agent.inline import InlinePolicy
 from pipeline.agent.vision_tools import Eyes
-from pipeline.config import Endpoint, load_config
+from pipeline.config import Endpoint
+from pipeline.config_files import load_config
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Frame, FrameKind
 from pipeline.grammar import BOX_END, BOX_START

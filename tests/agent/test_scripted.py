@@ -6,14 +6,16 @@ import asyncio
 from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.agent.actions import Answer, Heard, NotUnderstood
 from pipeline.agent.critic import Critic
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.scripted import ScriptedPolicy
-from pipeline.agent.sight import UNKNOWN
+from pipeline.agent.sight import UNKNOWN, Sight
 from pipeline.agent.tools import Tools
-from pipeline.geometry import Size
+from pipeline.geometry import Box, Size
 from pipeline.scenes.needles import Tag
 from pipeline.trajectory import Trajectory
 from pipeline.views import first_view
@@ -34,13 +36,17 @@ def solved(
     tags: tuple[Tag, ...] = TAGS,
     critic: Critic | None = None,
     size: Size = (800, 600),
+    policy: ScriptedPolicy | None = None,
+    rollout: int = 0,
     **limits: int,
 ) -> Episode:
     image = board(tags, size)
     tools = Tools(image, GroundSegmenter())
     bounds = Limits(resolution, **limits)
     sample = sample_of(image, question)
-    return asyncio.run(run_episode(sample, ScriptedPolicy(), tools, bounds, critic=critic))
+    policy = policy or ScriptedPolicy()
+    done = run_episode(sample, policy, tools, bounds, rollout=rollout, critic=critic)
+    return asyncio.run(done)
 
 
 @cache
@@ -166,3 +172,65 @@ def test_the_policy_says_which_wording_it_has() -> None:
 def test_a_path_reviewed_by_a_critic_that_agrees_is_the_path_without_one() -> None:
     agreed = solved(read("red star"), critic=Agrees())
     assert agreed.trajectory == first_path(read("red star"))
+
+
+# Tries that differ
+
+
+def tries(question: str, temperature: float, count: int = 5) -> list[Trajectory]:
+    policy = ScriptedPolicy(temperature)
+    return [solved(question, policy=policy, rollout=n).trajectory for n in range(count)]
+
+
+def test_at_temperature_0_every_try_is_the_plain_path() -> None:
+    question = read("red star")
+    for path in tries(question, 0.0, 6):
+        assert (path.steps, path.answer) == (first_path(question).steps, "A7K")
+
+
+def test_the_first_try_is_the_plain_path_at_any_temperature() -> None:
+    assert tries(read("red star"), 2.0, 1) == [first_path(read("red star"))]
+    (step,) = first_path(read("red star")).steps
+    assert step.thought == "There seems to be a red star here. I zoom in to read it."
+    assert step.boxes == (Box(61, 61, 115, 116),)
+
+
+def test_later_tries_name_other_boxes_and_words_and_mostly_find_the_answer() -> None:
+    paths = [path for name in ("red star", "blue circle") for path in tries(read(name), 0.5)]
+    boxes = [step.boxes[0] for path in paths for step in path.steps[:1]]
+    assert len(set(boxes)) == len(boxes) == len(paths)
+    plain = {t.box.centre: t.box for t in TAGS}
+    assert all(min(box.iou(tag) for tag in plain.values()) < 1 for box in boxes[1:])
+    assert len({step.thought for path in paths for step in path.steps}) > 2
+    assert sum(path.answer in ("A7K", "XR3") for path in paths) >= 8
+
+
+def test_a_try_is_the_same_again_and_another_for_another_sample() -> None:
+    assert tries(read("red star"), 1.0) == tries(read("red star"), 1.0)
+    boxes = []
+    for name in ("a#0", "b#0"):
+        sight = Sight(name, rollout=1, temperature=1.0)
+        sight.views.append(first_view(board(()), 224))
+        boxes.append(sight.varied(Box(100, 100, 200, 200)))
+    assert boxes[0] != boxes[1]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    x=st.integers(0, 780),
+    y=st.integers(0, 580),
+    sides=st.tuples(st.integers(1, 800), st.integers(1, 600)),
+    temperature=st.floats(0.01, 1e6),
+    rollout=st.integers(1, 1000),
+)
+def test_a_try_names_whole_pixels_of_the_picture_around_the_middle_of_what_was_meant(
+    x: int, y: int, sides: tuple[int, int], temperature: float, rollout: int
+) -> None:
+    meant = Box(x, y, x + sides[0], y + sides[1]).clip((800, 600))
+    sight = Sight("p#0", rollout=rollout, temperature=temperature)
+    sight.views.append(first_view(board(()), 112))
+    box = sight.varied(meant)
+    assert Box(0, 0, 800, 600).contains(box)
+    assert all(value == int(value) for value in box.as_list())
+    (cx, cy), slack = meant.centre, 1.0  # of rounding
+    assert box.x0 - slack <= cx <= box.x1 + slack and box.y0 - slack <= cy <= box.y1 + slack

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline.agent.encoding import picture_of
 from pipeline.agent.endpoint import open_endpoint
 from pipeline.config import config_from
 from pipeline.runner.stream import Stream
-from pipeline.shards import Ledger, Passed, Unit
+from pipeline.shards import Ledger, Passed, Unit, Work
 from pipeline.synthesis.worker import AT_ONCE, SPARE, SynthesisWorker, open_worker
 from tests.runner.workers import SCHEMA
 
@@ -51,23 +51,13 @@ class Talker:
         self._model = self._stream.run(open_endpoint(endpoint, "loopback"))
         self._picture = photo_like()
 
-    def units(
-        self,
-        entries: range,
-        *,
-        skip: int,
-        rows_left: int | None,
-        crashed: frozenset[str],
-        careful: bool,
-        started: Callable[[str], None],
-        ledger: Ledger,
-    ) -> Generator[Unit | Passed, None, None]:
+    def units(self, work: Work) -> Generator[Unit | Passed, None, None]:
         def keys() -> Iterator[str | Passed]:
-            for entry in entries:
+            for entry in work.entries:
                 yield f"e{entry}"
                 yield Passed(entry)
 
-        return self._stream.units(keys(), self._talk, ledger, ahead=self._ahead)
+        return self._stream.units(keys(), self._talk, work.ledger, ahead=self._ahead)
 
     async def _talk(self, key: str, ledger: Ledger, rows_left: int | None) -> Unit:
         desk = Desk(self._model, ledger, Task(key, 448))

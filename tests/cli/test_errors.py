@@ -42,6 +42,7 @@ def test_debug_shows_the_traceback_and_keeps_the_code(
         ["no-such-command"],
         ["sql"],
         ["synthesize", "--shards", "0"],
+        ["synthesize", "--kind", "videos"],
         ["synthesize", "--max-reject-rate", "1.5"],
         ["synthesize", "--resume", "perhaps"],
     ],
@@ -51,9 +52,3 @@ def test_wrong_usage_ends_with_two(
 ) -> None:
     assert end(*arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("kind", ["prompts", "all"])
-def test_what_is_not_built_is_said_plainly(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert end("synthesize", "--kind", kind) == 2
-    assert f"'--kind {kind}' is not built yet" in capsys.readouterr().err

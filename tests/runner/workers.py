@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from manifests import tables
-from pipeline.shards import Ledger, Passed, Unit
+from pipeline.shards import Ledger, Passed, Unit, Work
 
 NUMBERS = "tests.runner.workers:numbers"
 
@@ -65,41 +65,31 @@ class Numbers:
         self.settings = settings
         self.at_once = settings.get("at_once", 1)
 
-    def units(
-        self,
-        entries: range,
-        *,
-        skip: int,
-        rows_left: int | None,
-        crashed: frozenset[str],
-        careful: bool,
-        started: Callable[[str], None],
-        ledger: Ledger,
-    ) -> Generator[Unit | Passed, None, None]:
+    def units(self, work: Work) -> Generator[Unit | Passed, None, None]:
         """One thread per unit that is in work, and one `Job` after the other yielded."""
-        jobs = self._jobs(entries, skip)
-        ahead = 1 if careful else self.settings.get("ahead", 1)
+        jobs, rows_left = self._jobs(work.entries, work.skip), work.rows_left
+        ahead = 1 if work.careful else self.settings.get("ahead", 1)
         with ThreadPoolExecutor(ahead) if ahead > 1 else Here() as pool:
             begun: deque[tuple[Job, Future[None] | None]] = deque()
             try:
                 for job in chain(jobs, repeat(None)):
                     if job is not None:
-                        begun.append((job, self._begin(pool, job, crashed, started, ledger)))
-                    if job is not None and sum(w is not None for _, w in begun) < ahead:
+                        begun.append((job, self._begin(pool, job, work)))
+                    if job is not None and sum(f is not None for _, f in begun) < ahead:
                         continue
                     if not begun:
                         return
-                    job, work = begun.popleft()
-                    if work is not None:
-                        work.result()
-                    made = self._result(job, crashed, rows_left)
+                    job, future = begun.popleft()
+                    if future is not None:
+                        future.result()
+                    made = self._result(job, work.crashed, rows_left)
                     if isinstance(made, Unit) and rows_left is not None:
                         rows_left -= made.kept
                     yield made
             finally:
-                for _, work in begun:
-                    if work is not None:
-                        work.cancel()
+                for _, future in begun:
+                    if future is not None:
+                        future.cancel()
 
     def _jobs(self, entries: range, skip: int) -> Iterator[Job]:
         for index in entries:
@@ -108,18 +98,11 @@ class Numbers:
             yield Job(index, None)
             skip = 0
 
-    def _begin(
-        self,
-        pool: Executor,
-        job: Job,
-        crashed: frozenset[str],
-        started: Callable[[str], None],
-        ledger: Ledger,
-    ) -> Future[None] | None:
-        if job.key is None or job.key in crashed:
+    def _begin(self, pool: Executor, job: Job, work: Work) -> Future[None] | None:
+        if job.key is None or job.key in work.crashed:
             return None
-        started(job.key)
-        return pool.submit(self._work, job.key, ledger)
+        work.started(job.key)
+        return pool.submit(self._work, job.key, work.ledger)
 
     def _work(self, key: str, ledger: Ledger) -> None:
         for turn in range(self.settings.get("calls", 1)):

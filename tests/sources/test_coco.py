@@ -115,6 +115,78 @@ def test_missing_parts_are_refused_at_once(folder: Path) -> None:
             open_source(bad)
 
 
+def two_files(folder: Path) -> str:
+    """People outlined in one file, with joints in another that numbers the pictures otherwise."""
+    outlines, joints = record(), record()
+    for number, annotation in enumerate(outlines["annotations"]):
+        annotation |= {"id": 50 + number, "area": 9.5}
+        annotation.pop("keypoints", None)
+        if number != 1:
+            del annotation["category_id"]
+    joints["images"] = [{**one, "id": one["id"] + 100} for one in joints["images"]]
+    joints["images"].append({**joints["images"][0], "id": 200, "file_name": "d.jpg"})
+    joints["annotations"] = [
+        {"id": 52, "image_id": 107, "category_id": 1, "keypoints": [3, 4, 1] * 17, "area": 1},
+        {"id": 77, "image_id": 107, "category_id": 1, "bbox": [1, 1, 5, 5]},
+        {"id": 50, "image_id": 200, "category_id": 1, "bbox": [7, 7, 5, 5]},
+    ]
+    (folder / "notes.json").write_text(json.dumps(outlines))
+    (folder / "joints.json").write_text(json.dumps(joints))
+    (folder / "images/d.jpg").write_bytes(encoded(kind="JPEG"))
+    return f"coco:{folder}/images:{folder}/notes.json+{folder}/joints.json"
+
+
+def test_several_files_tell_of_the_same_objects_by_their_numbers(folder: Path) -> None:
+    spec = two_files(folder)
+    source = open_source(spec)
+    assert source.name == "coco:notes+joints"
+    found = {p.image_id: p for entry in source.entries() for p in source.pictures(entry)}
+    assert source.skipped == {"doubled_name": 2}
+    masks = found["b.jpg"].masks
+    assert [one.id for one in masks] == [50, 51, 52, 77]
+    assert [len(one.keypoints) for one in masks] == [0, 0, 51, 0]
+    assert [one.label for one in masks] == ["", "person", "person", "person"]
+    assert [one.area for one in masks] == [9.5, 9.5, 9.5, None]
+    assert [one.id for one in found["d.jpg"].masks] == [50]
+    assert len(decode_masks(found["b.jpg"])) == 4
+
+
+def test_a_number_that_is_two_objects_is_an_error_of_the_source(folder: Path) -> None:
+    for name, value in (("bbox", [9, 9, 4, 4]), ("category_id", 2)):
+        spec = two_files(folder)
+        joints = json.loads((folder / "joints.json").read_text())
+        joints["categories"].append({"id": 2, "name": "dog"})
+        joints["annotations"].append(
+            {"id": 51 if name == "category_id" else 50, "image_id": 107, name: value}
+        )
+        (folder / "joints.json").write_text(json.dumps(joints))
+        with pytest.raises(SourceError, match="two objects"):
+            list(open_source(spec).entries())
+
+
+def test_a_plus_in_the_name_of_a_file_is_part_of_it(folder: Path) -> None:
+    (folder / "notes.json").rename(folder / "a+b.json")
+    source = open_source(f"coco:{folder}/images:{folder}/a+b.json")
+    assert source.name == "coco:a+b"
+    assert len(list(source.entries())) == 5
+
+
+def test_either_file_changes_the_stamps_and_none_may_be_missing(folder: Path) -> None:
+    spec = two_files(folder)
+    source = open_source(spec)
+    before = [entry.stamp for entry in source.entries()]
+    for name in ("notes.json", "joints.json"):
+        os.utime(folder / name, ns=(1, 1))
+        after = [entry.stamp for entry in source.entries()]
+        assert all(one != other for one, other in zip(before, after, strict=True))
+        before = after
+    (folder / "joints.json").unlink()
+    with pytest.raises(SourceError, match="joints"):
+        list(source.entries())
+    with pytest.raises(ConfigError, match="joints"):
+        open_source(spec)
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the photographs beside the project are not here")
 def test_real_annotations_fit_their_photographs() -> None:
     source = open_source(f"coco:{SHARED}/images:{SHARED}/person_keypoints.json")

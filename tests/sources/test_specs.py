@@ -28,6 +28,13 @@ def test_scenes_are_counted() -> None:
     assert scenes("scenes:12", 5) == 12
 
 
+def test_scenes_have_the_size_that_is_asked_for() -> None:
+    source = open_source("scenes:3@640x480")
+    assert isinstance(source, ScenesSource) and source.size == (640, 480)
+    (picture,) = source.pictures(next(iter(source.entries())))
+    assert picture.image is not None and picture.image.size == (640, 480)
+
+
 def test_paths_are_folders_or_datasets(tmp_path: Path) -> None:
     assert isinstance(open_source(str(tmp_path)), FolderSource)
     assert isinstance(open_source(f"folder:{tmp_path}"), FolderSource)
@@ -51,8 +58,8 @@ def test_a_folder_named_like_a_form_needs_its_prefix(
 @pytest.mark.parametrize(
     ("spec", "hint"),
     [
-        ("scens:5", "scenes:N"),
-        ("sceness", "scenes:N"),
+        ("scens:5", "scenes:N[@WxH]"),
+        ("sceness", "scenes:N[@WxH]"),
         ("sa-1b:x.tar", "sa1b:TARS"),
         ("vstr:dir", "vstar:DIR"),
         ("cocoo:a:b", "coco:IMAGES_DIR:ANNOTATIONS.json"),
@@ -60,6 +67,8 @@ def test_a_folder_named_like_a_form_needs_its_prefix(
         ("wds:", "wds:TARS"),
         ("scenes:many", "scenes:1000"),
         ("scenes:0", "1 to 1,000,000"),
+        ("scenes:5@4096", "scenes:1000@4096x3072"),
+        ("scenes:5@16x16", "32 to 8192"),
         ("s3://bucket/x", "hf://datasets/ORG/NAME"),
         ("no/such/folder", "no/such/folder"),
         ("", "Known"),

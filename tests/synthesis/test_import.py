@@ -17,7 +17,7 @@ from pipeline.geometry import Box
 from pipeline.runner.fsck import fsck
 from pipeline.runner.rundir import records
 from pipeline.runner.storage import storage_at
-from pipeline.shards import Passed, Unit
+from pipeline.shards import Passed, Unit, Work
 from pipeline.synthesis.import_run import import_dataset
 from pipeline.synthesis.importing import open_worker
 from pipeline.synthesis.recheck import recheck
@@ -323,13 +323,13 @@ def test_what_changed_since_it_was_listed_is_rejected(tmp_path: Path, runs: Path
     worker = open_worker(where)
     found = list(
         worker.units(
-            range(2),
-            skip=0,
-            rows_left=None,
-            crashed=frozenset({"cof_sft_data.json#00000001"}),
-            careful=False,
-            started=lambda key: None,
-            ledger=Paper(),
+            Work(
+                shard=0,
+                entries=range(2),
+                crashed=frozenset({"cof_sft_data.json#00000001"}),
+                started=lambda key: None,
+                ledger=Paper(),
+            )
         )
     )
     worker.close()
@@ -346,13 +346,15 @@ def test_a_resumed_shard_goes_on_within_a_row_group(tmp_path: Path, runs: Path) 
     worker = open_worker(where | {"listing": f"{summary.run_dir}/listing"})
     begun: list[str] = []
     rest = worker.units(
-        range(1, 3),
-        skip=1,
-        rows_left=1,
-        crashed=frozenset(),
-        careful=True,
-        started=begun.append,
-        ledger=Paper(),
+        Work(
+            shard=0,
+            entries=range(1, 3),
+            skip=1,
+            rows_left=1,
+            careful=True,
+            started=begun.append,
+            ledger=Paper(),
+        )
     )
     kept = [unit.key for unit in rest if isinstance(unit, Unit)]
     worker.close()

@@ -11,7 +11,7 @@ from manifests.database import connect
 from pipeline.config import Config, config_from
 from pipeline.runner.rundir import records
 from pipeline.runner.storage import storage_at
-from pipeline.shards import Passed, Unit
+from pipeline.shards import Passed, Unit, Work
 from pipeline.synthesis.run import Summary, synthesize
 from tests.agent.fakes import Paper
 
@@ -94,13 +94,7 @@ def test_a_file_that_changed_since_it_was_listed_is_rejected(photos: Path, tmp_p
         {"config": config.describe(), "source": str(photos), "listing": str(listing)}
     )
     unit, passed = worker.units(
-        range(row, row + 1),
-        skip=0,
-        rows_left=None,
-        crashed=frozenset(),
-        careful=False,
-        started=lambda key: None,
-        ledger=Paper(),
+        Work(shard=0, entries=range(row, row + 1), started=lambda key: None, ledger=Paper())
     )
     worker.close()
     assert isinstance(unit, Unit) and passed == Passed(row)
