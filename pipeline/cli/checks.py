@@ -18,7 +18,7 @@ MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 def fsck(
     run: RunName = "latest",
     recheck: Annotated[
-        bool, typer.Option("--recheck", help="Crop and read every answer again from the Parquet.")
+        bool, typer.Option("--recheck", help="Crop, read or draw every row again from the Parquet.")
     ] = False,
     json: AsJson = False,
     runs_dir: RunsDir = RUNS_DIR,
@@ -102,8 +102,13 @@ def doctor(
 
 def _recheck(run_dir: Path, json: bool) -> None:
     """Look at every published row again; raises `CheckFailed` when too few agree."""
+    from pipeline.runner.rundir import read_run
+    from pipeline.runner.storage import storage_at
     from pipeline.synthesis.recheck import recheck
 
+    if read_run(storage_at(str(run_dir))).get("kind") == "prompts":
+        _recheck_prompts(run_dir, json)
+        return
     found = recheck(run_dir)
     if json:
         emit({"run_id": run_dir.name, "agreement": found.agreement, **asdict(found)})
@@ -114,5 +119,20 @@ def _recheck(run_dir: Path, json: bool) -> None:
             f"{found.rows} rows, {found.looked_at} read again: {found.agreement:.2%} agree, "
             f"{len(found.disagreed)} read otherwise, {len(found.unclear)} unclear"
         )
+    if not found.holds:
+        raise CheckFailed(f"The rows of {run_dir.name} do not show what they say.")
+
+
+def _recheck_prompts(run_dir: Path, json: bool) -> None:
+    """Draw every published prompt again; raises `CheckFailed` when one comes out otherwise."""
+    from pipeline.synthesis.prompt_check import recheck
+
+    found = recheck(run_dir)
+    if json:
+        emit({"run_id": run_dir.name, **asdict(found)})
+    else:
+        for problem in found.problems:
+            print(f"✗ {clean(problem)}")
+        say(f"{found.rows} rows, {found.frames} frames drawn again, {found.maps} maps made again.")
     if not found.holds:
         raise CheckFailed(f"The rows of {run_dir.name} do not show what they say.")

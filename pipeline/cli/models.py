@@ -21,6 +21,7 @@ RECIPES = {
     "pocket-sam": "pipeline.models.pocket_sam",
     "pocket-reader": "pipeline.models.pocket_reader_train",
     "pocket-finder": "pipeline.models.pocket_finder_train",
+    "pocket-u2netp": "pipeline.saliency.pocket_u2netp_train",
 }
 """The module whose `train` makes a checkpoint; imported when it is asked for."""
 Folder = Annotated[
@@ -73,7 +74,9 @@ def pull(
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="pocket-sam, pocket-reader or pocket-finder")],
+    name: Annotated[
+        str, typer.Argument(help="pocket-sam, pocket-reader, pocket-finder or pocket-u2netp")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(

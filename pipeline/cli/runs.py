@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.places import RUNS_DIR, AsJson, RunsDir, find_run
+from pipeline.cli.places import RUNS_DIR, AsJson, RunsDir, find_run, run_ids
 from pipeline.cli.printing import clean, emit, print_csv, print_table, say
 from pipeline.errors import ConfigError
 
@@ -22,6 +22,11 @@ FROM runs ORDER BY started_at, run_id
 """
 PATHS = "SELECT * FROM trajectories WHERE sample_id = ? ORDER BY run_id, resolution, rollout"
 LOOKS = "SELECT * FROM steps WHERE sample_id = ? ORDER BY run_id, resolution, rollout, step, region"
+HOLDING = """
+SELECT run_id FROM trajectories WHERE sample_id = $1
+UNION SELECT run_id FROM prompts WHERE sample_id = $1
+"""
+PROMPTS = "SELECT * FROM prompts WHERE sample_id = ? ORDER BY run_id"
 REFUSED = "SELECT * FROM rejections WHERE sample_id = ? ORDER BY run_id, resolution, rollout"
 
 
@@ -71,27 +76,32 @@ def show(
     draw: Annotated[
         Path | None,
         typer.Option(
-            "--draw", metavar="FILE.png", help="Draw its longest path, of the latest run."
+            "--draw",
+            metavar="FILE.png",
+            help="Draw its longest path or its prompt, of the latest run.",
         ),
     ] = None,
     json: AsJson = False,
     run: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
-    """Show what became of one sample at every budget: the looks, the answer, or the rejection."""
+    """Show what became of one sample: looks and answers, a visual prompt, or the rejection."""
     if draw is not None:
-        _draw(sample_id, find_run(runs_dir, run or "latest"), draw)
+        _draw(sample_id, find_run(runs_dir, run or _latest_with(sample_id, runs_dir)), draw)
         return
     with _connect(runs_dir, run) as connection:
         paths = _dicts(connection.execute(PATHS, [sample_id]))
         looks = _dicts(connection.execute(LOOKS, [sample_id]))
+        prompts = _dicts(connection.execute(PROMPTS, [sample_id]))
         refused = _dicts(connection.execute(REFUSED, [sample_id]))
-    if not paths and not refused:
+    if not paths and not prompts and not refused:
         ask = "cofpipe sql 'select sample_id from trajectories limit 20'"
         raise ConfigError(f"No run has a sample '{clean(sample_id)}'.", f"See some with: {ask}")
     for path in paths:
         mine = [look for look in looks if _key(look) == _key(path)]
         emit({**path, "looks": mine}) if json else _tell(path, mine)
+    for prompt in prompts:
+        emit(prompt) if json else _tell_prompt(prompt)
     for row in refused:
         emit({"rejected": row}) if json else _tell_refusal(row)
 
@@ -162,18 +172,32 @@ def _dicts(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
 
+def _latest_with(sample_id: str, runs_dir: str) -> str:
+    """The latest run that kept the sample; the latest of all where none did."""
+    with _connect(runs_dir) as connection:
+        holding = {row[0] for row in connection.execute(HOLDING, [sample_id]).fetchall()}
+    return next((name for name in reversed(run_ids(runs_dir)) if name in holding), "latest")
+
+
 def _draw(sample_id: str, run_dir: Path, file: Path) -> None:
-    """Write a picture of the sample's longest path."""
+    """Write a picture of the sample's longest path, or of its prompt."""
     from pipeline.report.draw import question_picture
     from pipeline.report.pictures import decode, read_pictures
+    from pipeline.report.prompt_strip import prompt_picture
+    from pipeline.report.prompts import named_prompts, read_prompt_pictures
     from pipeline.report.rows import named
 
     with _connect(str(run_dir.parent), run_dir.name) as connection:
-        found = named(connection, [sample_id])
+        paths = named(connection, [sample_id])
+        prompts = named_prompts(connection, [sample_id])
     image = decode(read_pictures(run_dir, "trajectories", [sample_id]).get(sample_id))
-    if not found or image is None:
-        raise ConfigError(f"{run_dir.name} kept no path of '{clean(sample_id)}'.")
-    question_picture(found[0], image).save(file)
+    pictures = read_prompt_pictures(run_dir, [sample_id]).get(sample_id)
+    if paths and image is not None:
+        question_picture(paths[0], image).save(file)
+    elif prompts and pictures is not None:
+        prompt_picture(prompts[0], pictures).save(file)
+    else:
+        raise ConfigError(f"{run_dir.name} kept nothing of '{clean(sample_id)}'.")
     say(str(file))
 
 
@@ -192,6 +216,20 @@ def _tell(path: dict[str, Any], looks: list[dict[str, Any]]) -> None:
     verdict = {True: "verified", False: "wrong", None: "not verified"}[path["verified"]]
     print(f"  answer    {clean(path['answer'] or '')}  ({verdict}, {path['finish']})")
     print(f"  seen      {path['num_zooms']} zooms, {path['visual_tokens']} visual tokens\n")
+
+
+def _tell_prompt(prompt: dict[str, Any]) -> None:
+    print(f"{prompt['run_id']} · {prompt['task']} · {prompt['role']}")
+    whose = "proposed" if prompt["segmenter"] else "marked by the source"
+    flat = ", the map is flat" * bool(prompt["flat_saliency"])
+    print(f"  objects   {prompt['num_objects']}, {whose}{flat}")
+    shown = prompt["level_sizes"] or []
+    for place, found in enumerate(prompt["objects"] or (), start=1):
+        level = next(n for n, size in enumerate(shown, start=1) if place <= size)
+        box = ", ".join(str(edge) for edge in found["bbox"])
+        name = clean(f"{found['category'] or 'object'} {found['id']}")
+        print(f"  {place}. level {level}  {found['saliency']:.3g}  {name}  [{box}]")
+    print()
 
 
 def _tell_refusal(row: dict[str, Any]) -> None:

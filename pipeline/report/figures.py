@@ -139,6 +139,25 @@ def reasons(connection: duckdb.DuckDBPyConnection) -> Html:
     return table(("Stage", "Reason", "Rows", ""), body)
 
 
+def audit(connection: duckdb.DuckDBPyConnection) -> Html:
+    """What became of each class of what was tried, and how far that bends the data."""
+    head = ("Facet", "Class", "Tried", "Kept", "Set aside", "Rejected", "Retried", "Shift of share")
+    body = [
+        (
+            row["facet"],
+            tag("strong", str(row["class"])),
+            *(number(row[name]) for name in ("tried", "kept", "set_aside", "rejected", "retried")),
+            "" if row["shift"] is None else f"{100 * row['shift']:+.1f} points",
+        )
+        for row in rows(connection, "audit")
+    ]
+    note = (
+        "“Set aside” are right answers of which the balance had enough, “retried” what the critic "
+        "sent back; the shift is a class's share of what is kept less its share of what was tried."
+    )
+    return join(table(head, body), tag("p", note, class_="quiet"))
+
+
 def table(head: Sequence[str], body: Sequence[Sequence[Html | str]]) -> Html:
     """A table that scrolls by itself where it is too wide."""
     rows_ = [tag("tr", *(tag("td", cell) for cell in row)) for row in body]

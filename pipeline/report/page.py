@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import duckdb
 from pipeline.report import figures, gallery
 from pipeline.report.html import Html, join, tag
 from pipeline.report.pictures import decode, read_pictures
+from pipeline.report.prompts import prompt_cards, prompts_summary
 from pipeline.report.rows import Question, Refusal, questions, refusals, rows
 
 REFUSALS = 12
@@ -46,18 +48,40 @@ def put(page: str, out: Path) -> Path:
 def render(connection: duckdb.DuckDBPyConnection, run_dir: Path, *, max_images: int) -> str:
     """The page as text; the same run gives the same page."""
     run = next(iter(rows(connection, "run")), {"run_id": run_dir.name})
+    told = _prompts if run.get("kind") == "prompts" else _trajectories
+    return document(str(run["run_id"]), told(run, connection, run_dir, max_images))
+
+
+def _trajectories(
+    run: dict[str, Any], connection: duckdb.DuckDBPyConnection, run_dir: Path, max_images: int
+) -> Html:
     shown = questions(connection, max_images)
     refused = refusals(connection, REFUSALS) if max_images else []
-    main = tag(
+    counts = rows(connection, "counts")[0]
+    said = [counts["sources"], counts["policies"]]
+    return tag(
         "main",
-        _title(run, connection),
+        _title(run, said, figures.summary(connection)),
         _section("figures", "By budget", figures.budget_figures(connection)),
         _section("reasons", "Why rows were rejected", figures.reasons(connection)),
+        _section("audit", "What the choice did to the data", figures.audit(connection)),
         _section("gallery", "Trajectories", _legend(), *_cards(shown, run_dir)),
         _section("rejected", "Rejected", *_refusals(refused, run_dir)) if refused else None,
         _footer(run),
     )
-    return document(str(run["run_id"]), main)
+
+
+def _prompts(
+    run: dict[str, Any], connection: duckdb.DuckDBPyConnection, run_dir: Path, max_images: int
+) -> Html:
+    said, summary = prompts_summary(connection)
+    return tag(
+        "main",
+        _title(run, [said], summary),
+        _section("gallery", "Visual prompts", *prompt_cards(connection, run_dir, max_images)),
+        _section("reasons", "Why rows were rejected", figures.reasons(connection)),
+        _footer(run, "prompts"),
+    )
 
 
 def document(title: str, body: Html, *more: str) -> str:
@@ -82,15 +106,14 @@ def document(title: str, body: Html, *more: str) -> str:
     return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
 
 
-def _title(run: dict[str, Any], connection: duckdb.DuckDBPyConnection) -> Html:
-    counts = rows(connection, "counts")[0]
-    said = [counts["sources"], counts["policies"], run.get("status"), _when(run)]
+def _title(run: dict[str, Any], said: Sequence[str | None], summary: Html) -> Html:
+    facts = [*said, run.get("status"), _when(run)]
     return tag(
         "header",
         tag("p", "cofpipe run", class_="quiet"),
         tag("h1", str(run["run_id"])),
-        tag("p", " · ".join(str(part) for part in said if part), class_="quiet"),
-        figures.summary(connection),
+        tag("p", " · ".join(str(part) for part in facts if part), class_="quiet"),
+        summary,
         class_="top",
     )
 
@@ -134,8 +157,8 @@ def _refusals(refused: list[Refusal], run_dir: Path) -> list[Html]:
     return [tag("div", *cards, class_="refusals")]
 
 
-def _footer(run: dict[str, Any]) -> Html:
-    query = f"cofpipe sql --run {run['run_id']} 'select * from trajectories limit 5'"
+def _footer(run: dict[str, Any], kind: str = "trajectories") -> Html:
+    query = f"cofpipe sql --run {run['run_id']} 'select * from {kind} limit 5'"
     return join(
         tag(
             "footer",
