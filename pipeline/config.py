@@ -281,7 +281,7 @@ class Prompts(_Settings):
     """Ask at half of them, and most where the picture is salient."""
 
     @property
-    def tasks(self) -> tuple[str, ...]:
+    def tasks(self) -> tuple[Literal["seg", "pose"], ...]:
         """`seg`, `pose` or both."""
         return ("seg", "pose") if self.task == "both" else (self.task,)
 

@@ -22,7 +22,7 @@ Rgb = tuple[int, int, int]
 Runs = tuple[int, ...]
 Joint = list[float]
 """[x, y, v]: pixels, and 0 for absent, 1 for hidden, 2 for visible."""
-Task = Literal["segmentation", "pose"]
+Task = Literal["seg", "pose"]
 Overlap = Literal["painter", "add", "wrap"]
 
 ORDER = (0, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)

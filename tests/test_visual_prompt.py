@@ -125,25 +125,25 @@ def test_levels_nest_and_run_lengths_draw_like_masks(overlap: str) -> None:
     places = (0, 0, 40, 40), (20, 20, 60, 45), (2, 2, 8, 8), (30, 1, 63, 6)
     masks = [square(*place) for place in places]
     shown = tuple(found(number, mask) for number, mask in enumerate(masks))
-    frames = levels(VisualPrompt("a#0", "segmentation", shown, (2, 3, 4)), SIZE, overlap)  # type: ignore[arg-type]
+    frames = levels(VisualPrompt("a#0", "seg", shown, (2, 3, 4)), SIZE, overlap)  # type: ignore[arg-type]
     foregrounds = [frame.any(-1) for frame in frames]
     for count, foreground in zip((2, 3, 4), foregrounds, strict=True):
         assert (foreground == np.any(masks[:count], axis=0)).all()
     packed = tuple(found(number, runs_of(mask)) for number, mask in enumerate(masks))
-    again = levels(VisualPrompt("a#0", "segmentation", packed, (2, 3, 4)), SIZE, overlap)  # type: ignore[arg-type]
+    again = levels(VisualPrompt("a#0", "seg", packed, (2, 3, 4)), SIZE, overlap)  # type: ignore[arg-type]
     assert all((a == b).all() for a, b in zip(frames, again, strict=True))
 
 
 def test_an_object_keeps_its_colour_from_level_to_level() -> None:
     masks = [square(0, 0, 10, 10), square(20, 20, 30, 30)]
     shown = tuple(found(number, mask) for number, mask in enumerate(masks))
-    first, second = levels(VisualPrompt("a#0", "segmentation", shown, (1, 2)), SIZE)
+    first, second = levels(VisualPrompt("a#0", "seg", shown, (1, 2)), SIZE)
     assert tuple(first[5, 5]) == tuple(second[5, 5]) == shown[0].color
     assert not first[25, 25].any()
 
 
 def test_run_lengths_of_another_size_are_refused() -> None:
-    prompt = VisualPrompt("a#0", "segmentation", (found(0, (5, 5)),), (1,))
+    prompt = VisualPrompt("a#0", "seg", (found(0, (5, 5)),), (1,))
     with pytest.raises(ValueError, match="reshape"):
         levels(prompt, SIZE)
 
@@ -151,7 +151,7 @@ def test_run_lengths_of_another_size_are_refused() -> None:
 @pytest.mark.parametrize("sizes", [(), (1,), (3,), (2, 1, 2), (-1, 2)])
 def test_levels_that_do_not_grow_to_all_objects_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="Levels"):
-        VisualPrompt("a#0", "segmentation", (found(0), found(1)), sizes)
+        VisualPrompt("a#0", "seg", (found(0), found(1)), sizes)
 
 
 def test_colours_are_told_from_black_and_from_one_another() -> None:

@@ -159,10 +159,12 @@ def _key_problems(storage: Storage, found: list[Record], damaged: Collection[str
         keys = [table for path in paths if (table := _keys(storage, path)) is not None]
         if not keys:
             continue
-        counted = pa.concat_tables(keys).group_by(list(KEY)).aggregate([([], "count_all")])
+        whole = pa.concat_tables(keys)
+        names = whole.column_names
+        counted = whole.group_by(names).aggregate([([], "count_all")])
         twice = [row for row in counted.to_pylist() if row["count_all"] > 1]
         if twice:
-            shown = ", ".join(str(tuple(row[name] for name in KEY)) for row in twice[:_SHOWN])
+            shown = ", ".join(str(tuple(row[name] for name in names)) for row in twice[:_SHOWN])
             yield f"{len(twice)} rows of {kind} are there more than once: {shown}."
 
 
@@ -170,6 +172,5 @@ def _keys(storage: Storage, path: str) -> pa.Table | None:
     """The key columns of a file; None when it has no such columns."""
     with storage.open(path) as stream:
         file = pq.ParquetFile(stream)
-        if not set(KEY) <= set(file.schema_arrow.names):
-            return None
-        return file.read(columns=list(KEY)).select(list(KEY))
+        names = [name for name in KEY if name in file.schema_arrow.names]
+        return file.read(columns=names).select(names) if names else None

@@ -17,10 +17,7 @@ from pipeline.geometry import Box, Size
 from pipeline.samples import Rejection
 from pipeline.sources.base import Region
 from pipeline.sources.masks import decode_region
-from pipeline.visual_prompt import PromptObject, Task, VisualPrompt, mask_of
-
-TASKS: Mapping[str, Task] = {"seg": "segmentation", "pose": "pose"}
-"""What each task of the settings is called where it is drawn."""
+from pipeline.visual_prompt import PromptObject, VisualPrompt, mask_of
 
 Row = dict[str, Any]
 
@@ -52,7 +49,7 @@ def prompt_of(row: Mapping[str, Any]) -> VisualPrompt:
     """The prompt that a row tells of; raises `BadImage` for masks that do not decode."""
     size = (row["width"], row["height"])
     objects = tuple(_object(one, size) for one in row["objects"])
-    return VisualPrompt(row["sample_id"], TASKS[row["task"]], objects, tuple(row["level_sizes"]))
+    return VisualPrompt(row["sample_id"], row["task"], objects, tuple(row["level_sizes"]))
 
 
 def _object(one: Mapping[str, Any], size: Size) -> PromptObject:

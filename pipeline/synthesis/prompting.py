@@ -26,7 +26,6 @@ from pipeline.sources.base import Picture
 from pipeline.sources.decode import decode, encode, format_of
 from pipeline.sources.gps import strip_gps
 from pipeline.synthesis.prompt_rows import (
-    TASKS,
     Row,
     object_row,
     quantised,
@@ -147,15 +146,13 @@ class Prompter:
         published: Published,
         salience: Salience,
         ranked: Sequence[PromptObject],
-        task: str,
+        task: Task,
     ) -> Row:
         """A row of `prompts`, pictures included; without objects it has no frames."""
         settings = self.settings
         objects = tuple(with_keypoints(ranked) if task == "pose" else ranked)
         sizes = maps.level_sizes(len(objects), settings.levels)
-        prompt = VisualPrompt(
-            sample_id_of(picture.image_id, task), TASKS[task], objects, tuple(sizes)
-        )
+        prompt = VisualPrompt(sample_id_of(picture.image_id, task), task, objects, tuple(sizes))
         frames = levels(prompt, published.size, settings.overlap) if objects else []
         peak = float(salience.prob.max())
         proposed_here = bool(objects) and not picture.masks

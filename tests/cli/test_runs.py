@@ -124,7 +124,7 @@ def test_a_path_can_be_drawn(cofpipe: Cofpipe, tmp_path: Path) -> None:
         colours = {colour for _, colour in picture.getcolors(1 << 24)}
     assert {LOOK, (120, 130, 140)} <= colours
     cofpipe("show", "photo-2.png#0", "--draw", str(out), code=2)
-    assert "kept no path" in cofpipe.err
+    assert "kept nothing of" in cofpipe.err
 
 
 def test_an_unknown_sample_is_an_error_with_a_fix(cofpipe: Cofpipe) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from manifests import tables
 from pipeline.runner.local import run_local
-from pipeline.shards import Outcome, Passed, Plan, Unit
+from pipeline.shards import Outcome, Passed, Plan, Unit, Work
 
 _IMAGE = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
@@ -33,17 +33,10 @@ class Questions:
         "timings": tables.TIMINGS,
     }
 
-    def units(
-        self,
-        entries: range,
-        *,
-        skip: int,
-        started: Callable[[str], None],
-        **rest: Any,
-    ) -> Generator[Unit | Passed, None, None]:
-        for index in entries:
-            if index > entries.start or not skip:
-                yield from self._units(index, started)
+    def units(self, work: Work) -> Generator[Unit | Passed, None, None]:
+        for index in work.entries:
+            if index > work.entries.start or not work.skip:
+                yield from self._units(index, work.started)
             yield Passed(index)
 
     def _units(self, index: int, started: Callable[[str], None]) -> Iterator[Unit]:

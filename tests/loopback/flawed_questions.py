@@ -82,6 +82,6 @@ def spoilt(flaw: str, scene: Scene, tag: Tag) -> tuple[str, str, str, str] | Non
 
 def misread(answer: str) -> str:
     """Another answer: a code with another last letter, else the next number or colour."""
-    if len(answer) == 4:
+    if len(answer) == 4 and answer[3] in ALPHABET:
         return answer[:3] + ALPHABET[(ALPHABET.index(answer[3]) + 1) % len(ALPHABET)]
     return str(int(answer) + 1) if answer.isdigit() else f"dark {answer}"

@@ -30,6 +30,9 @@ CREATE TABLE steps (run_id VARCHAR, sample_id VARCHAR, resolution INTEGER, rollo
     magnification DOUBLE, visual_tokens INTEGER, confidence DOUBLE, target_iou DOUBLE);
 CREATE TABLE rejections (run_id VARCHAR, sample_id VARCHAR, resolution INTEGER, rollout INTEGER,
     stage VARCHAR, reason VARCHAR, detail VARCHAR);
+CREATE TABLE audit (run_id VARCHAR, facet VARCHAR, class VARCHAR, tried BIGINT, kept BIGINT,
+    set_aside BIGINT, rejected BIGINT, retried BIGINT, shift DOUBLE);
+INSERT INTO audit VALUES ('run', 'looks', '1', 10, 6, 1, 3, 2, 0.05);
 """
 SIZE = (640, 480)
 BUDGETS = ((224, (252, 168), 2), (672, (644, 476), 1), (1024, (644, 476), 0))
