@@ -36,6 +36,7 @@ from pipeline.synthesis.prompt_rows import (
 from pipeline.visual_prompt import (
     PromptObject,
     Rgb,
+    Task,
     VisualPrompt,
     colors_of,
     levels,
