@@ -266,10 +266,14 @@ def _absolute(spec: str) -> str:
     form, colon, rest = spec.partition(":")
     if form == "scenes" or "://" in spec:
         return spec
-    paths = [
-        str(Path(part).expanduser().absolute()) for part in (rest if colon else spec).split(":")
-    ]
+    paths = [_absolute_path(part) for part in (rest if colon else spec).split(":")]
     return ":".join([form, *paths] if colon else paths)
+
+
+def _absolute_path(text: str) -> str:
+    """A path, or several joined by `+`, from the root."""
+    names = [text] if Path(text).expanduser().exists() else text.split("+")
+    return "+".join(str(Path(name).expanduser().absolute()) for name in names)
 
 
 def _planned(plan: Plan, continued: bool) -> dict[str, Any]:
