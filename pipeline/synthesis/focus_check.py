@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.agent.opening import WRITTEN
 from pipeline.agent.probes import ScriptedProber
 from pipeline.agent.scripted import ScriptedPolicy
 from pipeline.agent.tools import Tools
@@ -60,7 +61,7 @@ class FocusCheck:
         sample = Sample(
             row["sample_id"], row["image_id"], image, image.size, row["question"], options
         )
-        prober = ScriptedProber(ScriptedPolicy(), self._opened(image, row["kind"] == "signs"))
+        prober = ScriptedProber(ScriptedPolicy(), self._opened(image, row["kind"] in WRITTEN))
         resolution = int(row["same_view_as"] or row["resolution"])
         found = {"unaided_answer": asyncio.run(prober.unaided(sample, resolution))}
         if looks:

@@ -22,6 +22,7 @@ from pipeline.agent.critic import verify
 from pipeline.agent.desk import Ledger, Task
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.locate import Segmenter
+from pipeline.agent.opening import WRITTEN
 from pipeline.agent.tools import Tools
 from pipeline.agent.writing import SignReader
 from pipeline.answers import is_right
@@ -111,7 +112,8 @@ class Solver:
         the crews are worth; rows come in the same order however they are made.
         """
         tables = Tables()
-        tools = Tools(prepared.image, self.segmenter, _regions(picture, prepared), self.reader)
+        reader = self.reader if prepared.kind in WRITTEN else None
+        tools = Tools(prepared.image, self.segmenter, _regions(picture, prepared), reader)
         scene = _Scene(picture, prepared, tools, ledger, await self._salient(prepared.image))
         jobs = [(p, r) for p in prepared.problems for r in self._budgets(p).values()]
         ahead = self.crews.in_flight

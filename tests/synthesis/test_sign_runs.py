@@ -67,7 +67,7 @@ def test_the_reader_reads_signs_only_where_there_are_some(tmp_path: Path, config
     from pipeline.sources.specs import open_source
 
     source = open_source("scenes:2")
-    for kind, wanted in (("signs", True), ("needles", False)):
+    for kind, wanted in ((("signs",), True), (("needles",), False), (("needles", "signs"), True)):
         task = config.task.model_copy(update={"kind": kind})
         worker = SynthesisWorker(config.model_copy(update={"task": task}), source, tmp_path)
         assert (worker._solver.reader is not None) == wanted
