@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
+from pipeline.saliency.maps import preprocess, to_probability
 from pipeline.saliency.pocket_u2netp_eval import evaluate
 from pipeline.saliency.u2net import SIDE, Saliency, build, load
+from pipeline.sources.decode import decode
 from tests.bench.test_row_cost import report
 
 pytestmark = [pytest.mark.bench, pytest.mark.torch, pytest.mark.timeout(1800)]
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
+SHEET = Path(__file__).parents[2] / "docs" / "saliency.jpg"
+CELL = (300, 225)
 
 
 def test_held_out_pictures() -> None:
@@ -35,3 +40,23 @@ def test_times() -> None:
             saliency.predict(batch)
         figures[f"{name}_cpu_ms"] = (time.process_time() - started) * 200
     report("saliency_times", **figures)
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photographs beside the checkout")
+def test_a_contact_sheet_of_the_maps_of_photographs() -> None:
+    """The maps alone, by name: the photographs are others' and stay where they are."""
+    saliency = Saliency(load("pocket-u2netp"))
+    files = sorted(path for path in PHOTOS.iterdir() if path.suffix in (".jpg", ".webp"))
+    columns = 4
+    size = columns * CELL[0], -(-len(files) // columns) * (CELL[1] + 18)
+    sheet = Image.new("RGB", size, (250, 250, 248))
+    draw = ImageDraw.Draw(sheet)
+    for number, path in enumerate(files):
+        image = decode(path.read_bytes())
+        prob = to_probability(saliency.predict(preprocess(image)[None])[0], image.size)
+        shown = Image.fromarray((255 * (prob - prob.min()) / np.ptp(prob)).astype(np.uint8))
+        shown.thumbnail((CELL[0] - 8, CELL[1] - 8))
+        x, y = number % columns * CELL[0], number // columns * (CELL[1] + 18)
+        sheet.paste(shown, (x + 4, y + 4))
+        draw.text((x + 4, y + CELL[1] - 2), path.stem, fill=(70, 70, 70))
+    sheet.save(SHEET, quality=85)
