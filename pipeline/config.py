@@ -345,6 +345,8 @@ class Config(_Settings):
             raise ValueError("a balance is of so many rows: set rows, or give --rows")
         if self.filters.solved == "sometimes" and self.task.rollouts < 2:
             raise ValueError("filters.solved=sometimes needs task.rollouts of at least 2")
+        if "written" in self.task.kind and self.policy.kind in ("scripted", "oracle"):
+            raise ValueError("task.kind=written needs a model: policy.kind=endpoint, local or auto")
         needs = self.filters.unnecessary, self.filters.insufficient
         if set(needs) != {"keep"} and not self.checks.probes:
             raise ValueError("filters of necessity and sufficiency need checks.probes")

@@ -252,6 +252,21 @@ def test_a_balance_without_a_number_of_rows_is_refused() -> None:
         load_config(sets=["balance.looks.0=1"])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("task.kind=written", "needs a model"),
+        ("filters.solved=sometimes", "task.rollouts"),
+        ("filters.unnecessary=reject", "checks.probes"),
+        ("balance.looks.4=1", "0, 1, 2"),
+        ("task.kind=needles,needles", "several different"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(sets=[text])
+
+
 def test_budgets_have_names() -> None:
     assert load_config(sets=["task.budgets=doubling"]).task.budgets == (224, 448, 896, 1792, 3840)
     assert len(load_config(sets=["task.budgets=paper"]).task.budgets) == 8

@@ -254,7 +254,7 @@ class Attempt:
             files=files,
             rows=self._part.rows,
             rejected=self._part.rejected,
-            tally=self._part.tally,
+            tally=dict(self._part.tally),
             bytes=sum(file.bytes for file in files),
             sha256=data_digest(files),
             seconds=time.monotonic() - self._since,

@@ -16,7 +16,7 @@ from manifests.tables import DATA, MANIFEST
 from pipeline.agent.crew import VisionCrews
 from pipeline.agent.opening import open_crews, open_reader
 from pipeline.config import Config, config_from
-from pipeline.errors import BadImage, ConfigError
+from pipeline.errors import BadImage
 from pipeline.runner.stream import Stream, off_loop
 from pipeline.samples import Rejection
 from pipeline.shards import Ledger, Passed, Unit, Work
@@ -147,10 +147,7 @@ class SynthesisWorker:
         self, picture: Picture, prepared: Prepared, ledger: Ledger
     ) -> tuple[Prepared, Sequence[Rejection]]:
         """The picture with the questions that a model writes about it, and those that fail."""
-        if not isinstance(self._crews, VisionCrews):
-            raise ConfigError(
-                "Task kind 'written' needs a model that writes.", "Set policy.kind to endpoint."
-            )
+        assert isinstance(self._crews, VisionCrews)
         write = partial(self._crews.writer, ledger=ledger)
         asked, lost = await written(
             picture, prepared.image, self._config, self._segmenter, write, self._solver.prior

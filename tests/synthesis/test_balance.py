@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.config import Balance
+from manifests.database import query
+from pipeline.config import Balance, config_from
 from pipeline.shards import SET_ASIDE, Passed, Unit
 from pipeline.synthesis.balance import Scale, balanced, kept_before
+from pipeline.synthesis.run import synthesize
 
 PLAN = Balance(
     kind={"needles": 1, "signs": 1, "count": 1},
@@ -119,3 +123,37 @@ def test_a_class_that_the_plan_leaves_out_is_set_aside() -> None:
     done = list(balanced(offered(400), plan, Scale(plan, 150, 0, {})))
     assert {r["kind"] for r in rows_of(done, "trajectories")} == {"needles", "signs"}
     assert "count" in {r["kind"] for r in rows_of(done, "rejected")}
+
+
+@pytest.mark.torch
+def test_a_balanced_run_that_was_stopped_ends_with_the_rows_of_one_that_was_not(
+    tmp_path: Path,
+) -> None:
+    def run(place: str, stop: threading.Event | None = None) -> Any:
+        settings = {
+            "source": "scenes:60@640x480",
+            "rows": 24,
+            "shards": 2,
+            "task": {"budgets": [224, 448], "per_image": 2, "repeats": False},
+            "balance": {"resolution": {"224": 1, "448": 1}, "looks": {"0": 2, "1": 1}},
+            "run": {"dir": str(tmp_path / place), "part_rows": 4},
+        }
+
+        def on_event(event: dict[str, Any]) -> None:
+            if stop is not None and event["event"] == "committed":
+                stop.set()
+
+        return synthesize(config_from(settings), address="none", on_event=on_event, stop=stop)
+
+    def kept(place: str) -> list[dict[str, Any]]:
+        told = "SELECT * EXCLUDE (run_id, shard, seconds) FROM trajectories ORDER BY ALL"
+        return query(tmp_path / place, told).to_pylist()
+
+    whole = run("whole")
+    assert whole.status == "done" and whole.kept == 24
+    assert run("stopped", threading.Event()).status == "interrupted"
+    assert run("stopped").kept == 24
+    assert kept("stopped") == kept("whole")
+    found = Counter(row["resolution"] for row in kept("whole"))
+    assert abs(found[224] - 12) <= 1
+    assert 15 <= Counter(row["num_zooms"] for row in kept("whole"))[0] <= 17
