@@ -23,6 +23,7 @@ from pipeline.agent.desk import Ledger, Task
 from pipeline.agent.episode import Episode, Limits, run_episode
 from pipeline.agent.locate import Segmenter
 from pipeline.agent.opening import WRITTEN
+from pipeline.agent.probes import settled
 from pipeline.agent.tools import Tools
 from pipeline.agent.writing import SignReader
 from pipeline.answers import is_right
@@ -204,6 +205,9 @@ class Solver:
             said = await crew.auditor.review(sample, path, episode.turns)
         if not settings.probes or crew.prober is None:
             return Checked(unfaithful=said)
+        if not any(turn.tool == "zoom" for turn in episode.turns):
+            # The answer was given from the first view alone.
+            return Checked(settled(path.answer, sample.options), None, said)
         return Checked(*await checks.probe(sample, path, crew.prober, tools), said)
 
     def _looked_at(

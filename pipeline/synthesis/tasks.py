@@ -98,12 +98,16 @@ Made = tuple[bytes, Sequence[Asked]]
 
 
 def prepare(
-    picture: Picture, task: Task, seed: int, segmenter: Segmenter | None = None
+    picture: Picture,
+    task: Task,
+    seed: int,
+    segmenter: Segmenter | None = None,
+    turn: int = 0,
 ) -> Prepared:
     """The published picture and its problems; raises `BadImage` when there can be none.
 
-    Of several kinds of task, the first of a drawn order that the picture has room for. Problems of
-    kind `written` are none yet: a model writes them.
+    Of several kinds of task, the one whose `turn` it is, or the next that the picture has room for.
+    Problems of kind `written` are none yet: a model writes them.
 
     Only `signs` and `change` on a picture without masks of its own need the segmenter, and say so
     (`ConfigError`) where there is none.
@@ -115,7 +119,7 @@ def prepare(
     else:
         source = picture.data or b""
         found = decode(source)
-    kind, data, asked = _first_made(Found(picture, found, task, seed, segmenter))
+    kind, data, asked = _first_made(Found(picture, found, task, seed, segmenter), turn)
     image = decode(data)
     problems = problems_of(picture.image_id, image, asked)
     digests = hashlib.sha256(data).hexdigest(), hashlib.sha256(source).hexdigest()
@@ -127,12 +131,11 @@ def problems_of(image_id: str, image: Image.Image, asked: Sequence[Asked]) -> tu
     return tuple(_problem(image_id, image, n, a) for n, a in enumerate(asked))
 
 
-def _first_made(found: Found) -> tuple[TaskKind, bytes, Sequence[Asked]]:
-    """The first kind of task, in a drawn order, that can be made; raises `BadImage` for none."""
-    kinds = found.task.kind
+def _first_made(found: Found, turn: int) -> tuple[TaskKind, bytes, Sequence[Asked]]:
+    """The first kind of task, from the `turn`-th on, that can be made; raises `BadImage`."""
+    first = turn % len(found.task.kind)
     lacking = []
-    for place in found.rng("kind").permutation(len(kinds)):
-        kind = kinds[place]
+    for kind in (*found.task.kind[first:], *found.task.kind[:first]):
         data, asked = KINDS[kind](found)
         if asked or kind == "written":
             return kind, data, asked

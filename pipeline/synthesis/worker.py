@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manifests.tables import DATA, MANIFEST
 from pipeline.agent.crew import VisionCrews
@@ -50,6 +50,13 @@ def open_worker(settings: dict[str, Any]) -> SynthesisWorker:
     config = config_from(settings["config"])
     source = open_source(settings["source"], columns=config.columns or None, seed=config.seed)
     return SynthesisWorker(config, source, Path(settings["listing"]))
+
+
+class Turn(NamedTuple):
+    """A picture, and its number in the source: kinds of task take turns."""
+
+    picture: Picture
+    number: int
 
 
 class SynthesisWorker:
@@ -97,11 +104,12 @@ class SynthesisWorker:
         )
 
     def _units(self, work: Work, rows_left: int | None) -> Generator[Unit | Passed, None, None]:
-        async def make(picture: Picture, ledger: Ledger, rows_left: int | None) -> Unit:
+        async def make(found: Turn, ledger: Ledger, rows_left: int | None) -> Unit:
+            picture = found.picture
             if picture.image_id in work.crashed:
                 return _gone(picture, "worker", "crashed_worker")
             work.started(picture.image_id)
-            return await self._unit(picture, ledger, rows_left)
+            return await self._unit(found, ledger, rows_left)
 
         return self._stream.units(
             self._pictures(work.entries, work.skip),
@@ -118,20 +126,22 @@ class SynthesisWorker:
         self._stream.run(self._crews.close())
         self._stream.close()
 
-    def _pictures(self, entries: range, skip: int) -> Iterator[Picture | Passed]:
+    def _pictures(self, entries: range, skip: int) -> Iterator[Turn | Passed]:
         """The pictures of listing rows without the first `skip`, and the end of each row."""
         for index in entries:
             (entry,) = read_listing(self._listing, index, index + 1)
             for number, picture in enumerate(self._source.pictures(entry)):
                 if index > entries.start or number >= skip:
-                    yield picture
+                    yield Turn(picture, index + number)
             yield Passed(index)
 
-    async def _unit(self, picture: Picture, ledger: Ledger, rows_left: int | None) -> Unit:
+    async def _unit(self, found: Turn, ledger: Ledger, rows_left: int | None) -> Unit:
         """What comes of one picture."""
         task, seed, threads = self._config.task, self._config.seed, self._crews.workers
+        picture = found.picture
         try:
-            prepared = await off_loop(threads, prepare, picture, task, seed, self._segmenter)
+            made = partial(prepare, picture, task, seed, self._segmenter, found.number)
+            prepared = await off_loop(threads, made)
         except BadImage as error:
             stage = "task" if error.reason == "no_task" else "decode"
             return _gone(picture, stage, error.reason, error.detail)
@@ -185,8 +195,9 @@ def schemas() -> dict[str, pa.Schema]:
     return out
 
 
-def _pixels(picture: Picture) -> int:
+def _pixels(found: Turn) -> int:
     """Pixels of a picture when it is decoded; none where it will not be."""
+    picture = found.picture
     if picture.image is not None:
         return picture.image.width * picture.image.height
     try:
