@@ -6,12 +6,14 @@ taken goes to `rejected` with all it cost, as stage `balance`.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from itertools import accumulate
 from math import floor
 from typing import Any
 
-from pipeline.config import LOOKS, Balance
+from pipeline.config import LOOKS, Balance, TaskKind
 from pipeline.samples import Rejection
 from pipeline.shards import SET_ASIDE, Passed, Unit
 from pipeline.synthesis import rows
@@ -24,8 +26,21 @@ is still wanted of different families does not occur together."""
 OFFERED, LAST_KEPT = "offered", "last kept"
 PATIENCE = 100
 """Rows more than are wanted after which a class that has not occurred is not waited for."""
+_GOLDEN = (5**0.5 - 1) / 2
 OF_A_TRY = ("rejected", "steps", "traces", "timings")
 """Tables whose rows tell of one try."""
+
+
+def first_kind(kinds: Sequence[TaskKind], balance: Balance, number: int) -> int:
+    """Place of the kind of task that is tried first for a picture, by its number in the listing.
+
+    Every run of pictures sees each kind about as often as the balance wants it; a kind without a
+    share has the least one. Steps of the golden ratio are the evenest (Weyl's sequence).
+    """
+    shares = balance.kind or {"": 1.0}
+    wanted = [shares.get(kind, min(shares.values())) for kind in kinds]
+    place = (number + 0.5) * _GOLDEN % 1 * sum(wanted)
+    return bisect_right(list(accumulate(wanted)), place) % len(kinds)
 
 
 class Scale:

@@ -24,7 +24,7 @@ from pipeline.sources.base import Picture, Source
 from pipeline.sources.decode import pixels_of
 from pipeline.sources.listing import read_listing
 from pipeline.sources.specs import open_source
-from pipeline.synthesis.balance import Scale, balanced, kept_before
+from pipeline.synthesis.balance import Scale, balanced, first_kind, kept_before
 from pipeline.synthesis.prior import build_prior
 from pipeline.synthesis.solve import Solver, Tables
 from pipeline.synthesis.tasks import Prepared, prepare, problems_of
@@ -140,7 +140,8 @@ class SynthesisWorker:
         task, seed, threads = self._config.task, self._config.seed, self._crews.workers
         picture = found.picture
         try:
-            made = partial(prepare, picture, task, seed, self._segmenter, found.number)
+            first = first_kind(task.kind, self._config.balance, found.number)
+            made = partial(prepare, picture, task, seed, self._segmenter, first)
             prepared = await off_loop(threads, made)
         except BadImage as error:
             stage = "task" if error.reason == "no_task" else "decode"

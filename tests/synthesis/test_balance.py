@@ -13,7 +13,7 @@ import pytest
 from manifests.database import query
 from pipeline.config import Balance, config_from
 from pipeline.shards import SET_ASIDE, Passed, Unit
-from pipeline.synthesis.balance import Scale, balanced, kept_before
+from pipeline.synthesis.balance import Scale, balanced, first_kind, kept_before
 from pipeline.synthesis.run import synthesize
 
 PLAN = Balance(
@@ -109,6 +109,16 @@ def test_a_shard_that_goes_on_elsewhere_keeps_the_same_rows(cut: int) -> None:
     assert kept_before(PLAN, tally) == len(rows_of(first, "trajectories"))
     rest = list(balanced(units[cut:], PLAN, Scale(PLAN, 90, 3, tally)))
     assert rows_of(first + rest, "trajectories") == rows_of(whole, "trajectories")
+
+
+@pytest.mark.parametrize("began", [0, 1200])
+def test_kinds_of_task_come_first_as_often_as_the_balance_wants_them(began: int) -> None:
+    kinds = ("needles", "count", "signs")
+    balance = Balance(kind={"needles": 4, "signs": 3, "count": 1})
+    first = Counter(first_kind(kinds, balance, began + n) for n in range(160))
+    assert all(abs(first[n] - share) <= 3 for n, share in enumerate((80, 20, 60)))
+    evenly = Counter(first_kind(kinds, Balance(), n) for n in range(30))
+    assert evenly == {0: 10, 1: 10, 2: 10}
 
 
 def test_a_class_that_never_occurs_is_not_waited_for() -> None:
