@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
+
+from pipeline.highlight import Highlight
 
 Role = Literal[
     "planner", "locate", "read", "adjust_box", "critic", "verifier", "summariser", "writer", "probe"
@@ -70,6 +72,8 @@ class Request:
     """Tool schemas for native tool calling; empty for the text protocol."""
     prefix: tuple[Part, ...] = ()
     """What the assistant's turn has begun with already: the reply goes on from there."""
+    highlight: Highlight | None = None
+    """What the model attends to more; only models in this process can."""
 
     def key(self, model: str) -> str:
         """SHA-256 (hex) of the model's name and all that the request says."""
@@ -93,7 +97,10 @@ class Request:
         prefix: Any = _plain_parts(self.prefix)
         if not any(isinstance(part, Picture) for part in self.prefix):
             prefix = "".join(prefix)
-        return self.role, messages, drawn, [dict(tool) for tool in self.tools], prefix
+        plain = [self.role, messages, drawn, [dict(tool) for tool in self.tools], prefix]
+        if self.highlight is not None:  # as with the marks
+            plain.append(asdict(self.highlight))
+        return plain
 
 
 def _plain_parts(parts: Sequence[Part]) -> list[Any]:

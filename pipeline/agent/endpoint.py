@@ -101,6 +101,8 @@ class EndpointModel:
 
     async def reply(self, request: Request) -> Reply:
         """The reply; raises `ContextOverflow`, `ModelError` after the last try, `ConfigError`."""
+        if request.highlight is not None:
+            raise ConfigError(f"A server cannot change what {self.name} attends to.")
         body = json.dumps(body_of(self.name, request, self._data_urls)).encode()
         troubles: Counter[str] = Counter()
         failed_at: set[str] = set()

@@ -10,6 +10,7 @@ prompts or of pixels: sizes go in, sizes and frames come out.
     internvl     0..1000 on each axis              up to 12 tiles of 448 × 448, and an overview
     llava        0..1 on the picture padded        a square of 336 × 336 (LLaVA-1.5)
                  to a square
+    instructblip none; 0..1 on each axis is read   the picture squeezed to 224 × 224
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ Order = Literal["xyxy", "yxyx"]
 class Family:
     """Models that were taught the same boxes and resize pictures by the same rule.
 
-    The rule is `factor` (Qwen: the whole picture, sides multiples of it), else `tile` (InternVL: a
-    grid of squares), else the longest side of a padded square (LLaVA).
+    The rule is `factor` (Qwen: the whole picture, sides multiples of it), else `tile` (a grid of
+    squares: InternVL's many, InstructBLIP's one), else the longest side of a padded square (LLaVA).
     """
 
     name: str
@@ -45,6 +46,8 @@ class Family:
     tile: int | None = None
     """Side of a tile in pixels."""
     order: Order = "xyxy"
+    boxes: bool = True
+    """Whether its models were taught to say any."""
 
     def seen(self, size: Size) -> Size:
         """(width, height) at which the model sees a picture of `size`.
@@ -92,6 +95,7 @@ FAMILIES: dict[str, Family] = {
         Family("qwen3-vl", "thousand", 256 * 256, 4096 * 4096, factor=32),
         Family("internvl", "thousand", 448 * 448, 12 * 448 * 448, tile=448),
         Family("llava", "unit-padded", 336 * 336, 336 * 336),
+        Family("instructblip", "unit", 224 * 224, 224 * 224, tile=224, boxes=False),
     )
 }
 
@@ -101,6 +105,7 @@ _NAMES = {
     "qwen3-vl": r"qwen-?3-?vl",
     "internvl": r"internvl",
     "llava": r"llava-v?1[.-]5",
+    "instructblip": r"instruct-?blip",
 }
 """What is found in a model's name, in lower case with `_` as `-`. Later LLaVAs are left out: they
 see tiles, and what they were taught differs."""

@@ -22,20 +22,25 @@ from pipeline.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from pipeline.models.qwen_prompt import Message
-    from pipeline.models.qwen_vl import QwenVl
+    from pipeline.models.vlm import Vlm
 
 
 async def open_local(
-    path_or_id: str | Path, *, device: str = "cpu", dtype: str | None = None, threads: int = 1
+    path_or_id: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    threads: int = 1,
+    template: str = "auto",
 ) -> LocalModel:
-    """A Qwen-VL model, loaded and used on a thread of its own; arguments as `qwen_vl.load`."""
+    """A vision-language model, loaded and used on a thread of its own; arguments as `vlm.load`."""
 
-    def load() -> QwenVl:
-        from pipeline.models import qwen_vl
+    def load() -> Vlm:
+        from pipeline.models import vlm
 
-        return qwen_vl.load(path_or_id, device=device, dtype=dtype, threads=threads)
+        return vlm.load(path_or_id, device=device, dtype=dtype, threads=threads, template=template)
 
-    thread = ThreadPoolExecutor(1, "qwen-vl")
+    thread = ThreadPoolExecutor(1, "vlm")
     try:
         model = await asyncio.get_running_loop().run_in_executor(thread, load)
     except BaseException:
@@ -50,9 +55,9 @@ class LocalModel:
     What is drawn at random depends on the request alone: asked again, it is answered alike.
     """
 
-    def __init__(self, model: QwenVl, thread: ThreadPoolExecutor | None = None) -> None:
+    def __init__(self, model: Vlm, thread: ThreadPoolExecutor | None = None) -> None:
         self._model = model
-        self._thread = thread or ThreadPoolExecutor(1, "qwen-vl")
+        self._thread = thread or ThreadPoolExecutor(1, "vlm")
         self._closed = threading.Event()
 
     @property
@@ -98,6 +103,7 @@ class LocalModel:
             seed=int(request.key(self.name)[:15], 16),
             keep_special=drawn.keep_special,
             halt=halt,
+            highlight=request.highlight,
         )
         return Reply(
             text=written.text,

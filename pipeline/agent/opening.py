@@ -105,7 +105,9 @@ async def open_model(config: Config) -> ChatModel:
         from pipeline.agent.local import open_local
 
         assert config.policy.model is not None
-        return await open_local(config.policy.model, device=config.policy.device)
+        return await open_local(
+            config.policy.model, device=config.policy.device, template=config.policy.template
+        )
     from pipeline.agent.endpoint import open_endpoint
 
     return await open_endpoint(config.endpoint, config.policy.model)

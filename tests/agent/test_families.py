@@ -32,6 +32,7 @@ def sizes(key: str, most: int) -> list[Size]:
         ("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2.5-vl"),
         ("/models/Qwen2_5-VL-3B-AWQ", "qwen2.5-vl"),
         ("qwen2.5vl:7b", "qwen2.5-vl"),
+        ("Salesforce/instructblip-vicuna-7b", "instructblip"),
         ("omlab/VLM-R1-Qwen2.5VL-3B", "qwen2.5-vl"),
         ("Qwen/Qwen3-VL-30B-A3B-Instruct", "qwen3-vl"),
         ("OpenGVLab/InternVL3-8B", "internvl"),
@@ -68,6 +69,7 @@ def test_a_mistyped_family_names_the_nearest() -> None:
     [
         ("qwen2.5-vl", (1920, 1080), (1932, 1092)),  # hiyouga/LlamaFactory#7690
         ("qwen2.5-vl", (30, 20), (84, 56)),
+        ("instructblip", (640, 480), (224, 224)),
         ("qwen3-vl", (640, 480), (640, 480)),
         ("qwen3-vl", (100, 100), (256, 256)),
         ("internvl", (4000, 4000), (1344, 1344)),
