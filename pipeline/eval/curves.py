@@ -11,9 +11,9 @@ from typing import Any
 
 from manifests.database import query
 from pipeline.eval.design import BENCHMARK, Design
+from pipeline.eval.looks import Method
 from pipeline.eval.statistics import Threshold, threshold, wilson
 from pipeline.eval.stimuli import FACTORS, Item, Level
-from pipeline.eval.subjects import Method
 from pipeline.samples import rng_for
 
 HARDER_UPWARDS = frozenset({"tilt_deg"})

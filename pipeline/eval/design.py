@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError, nearest
+from pipeline.eval.looks import Method
 from pipeline.eval.stimuli import FACTORS, Item, items
-from pipeline.eval.subjects import METHODS, Method
+from pipeline.eval.subjects import METHODS
 
 BENCHMARK = "needles"
 PROTOCOL = "needles-1"

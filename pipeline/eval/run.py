@@ -1,4 +1,4 @@
-"""One evaluation of needles: name the run, let the workers work, say how it ended.
+"""One evaluation: name the run, let the workers work, say how it ended.
 
 A run lies below the runs directory like any other; its id is a digest of what determines its rows,
 so the same command continues it.
@@ -16,13 +16,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
 from pipeline.agent.opening import prompts_sha256, resolved
 from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.eval import benchmark_worker, protocol, worker
 from pipeline.eval.design import BENCHMARK, PROTOCOL, Design
-from pipeline.eval.subjects import HINT
+from pipeline.eval.protocol import ON_ITS_OWN, Protocol
+from pipeline.eval.subjects import HINT, UNSURE
 from pipeline.models import weights
 from pipeline.runner.local import run_local
 from pipeline.runner.rundir import write_run
@@ -30,8 +34,6 @@ from pipeline.runner.storage import storage_at
 from pipeline.shards import MEGABYTE, Outcome, Plan
 
 KIND = "scores"
-RECIPE = f"eval-{BENCHMARK}"
-WORKER = "pipeline.eval.worker:open_worker"
 SHARDS = 16
 PACKAGES = ("cofpipe", "numpy", "openai", "pillow", "pyarrow", "torch", "transformers")
 
@@ -46,8 +48,10 @@ class Evaluation:
 
     config: Config
     """Resolved: the model has a name."""
-    design: Design
+    design: Design | Protocol
     plan: Plan
+    worker: str
+    """`module:function` that opens one."""
     continued: bool
     """Whether the run was there before."""
 
@@ -58,10 +62,7 @@ class Evaluation:
     @property
     def subject(self) -> str:
         """Who is tested, in words."""
-        policy = self.config.policy
-        if policy.kind == "local":
-            return Path(policy.model or "").name
-        return policy.model or policy.kind
+        return subject_of(self.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +89,55 @@ class Summary:
 def plan_needles(
     config: Config, design: Design, *, shards: int = SHARDS, resume: str = "auto"
 ) -> Evaluation:
-    """Find the model and write the run's `run.json`; nothing is asked yet but who serves.
+    """The legibility sweep: find the model and write `run.json`; nothing is asked of it yet.
 
     Raises `ConfigError` for what cannot be run, `ModelError` where no server answers.
     """
+    told = {"protocol": PROTOCOL, "prompts": [HINT], "data": []}
+    return _plan(config, design, _opener(worker), len(design.items()), told, shards, resume)
+
+
+def plan_benchmark(
+    config: Config, asked: Protocol, *, shards: int = SHARDS, resume: str = "auto"
+) -> Evaluation:
+    """A benchmark: find it and the model, and write `run.json`; errors as `plan_needles`."""
+    local = [method for method in asked.methods if method in ON_ITS_OWN]
+    if local and config.policy.kind != "local":
+        raise ConfigError(
+            f"Method '{local[0]}' changes a model's attention: it needs one in this process.",
+            "Name its folder with --model.",
+        )
+    benchmark_worker.preset_of(asked)
+    found = benchmark_worker.opened(config, asked)
+    told = {"protocol": protocol.VERSION, "prompts": [UNSURE], "data": [found.digest]}
+    return _plan(config, asked, _opener(benchmark_worker), len(found.items), told, shards, resume)
+
+
+def _plan(
+    config: Config,
+    design: Design | Protocol,
+    opener: str,
+    entries: int,
+    told: dict[str, Any],
+    shards: int,
+    resume: str,
+) -> Evaluation:
+    benchmark = BENCHMARK if isinstance(design, Design) else design.benchmark
+    recipe = f"eval-{benchmark}"
     if config.policy.kind != "scripted":
         config = asyncio.run(resolved(config))
-    config = _absolute(config).model_copy(update={"recipe": RECIPE})
-    told = _determined_by(config, design, shards)
+    config = _absolute(config).model_copy(update={"recipe": recipe})
+    told = _determined_by(config, design, shards) | told
+    told["prompts"] = [prompts_sha256(config), *told["prompts"]]
     text = json.dumps(told, sort_keys=True) + (uuid4().hex if resume == "never" else "")
-    run_id = f"{RECIPE}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    run_id = f"{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     run_dir = Path(config.run.dir).absolute() / run_id
     run, budget = config.run, config.budget
     plan = Plan(
         run_dir=str(run_dir),
         run_id=run_id,
         kind=KIND,
-        entries=len(design.items()),
+        entries=entries,
         shards=shards,
         part_rows=run.part_rows,
         part_bytes=run.part_mb * MEGABYTE,
@@ -117,7 +150,7 @@ def plan_needles(
     continued = (run_dir / "run.json").exists()
     if not continued:
         _begin(config, design, plan, told)
-    return Evaluation(config, design, plan, continued)
+    return Evaluation(config, design, plan, opener, continued)
 
 
 def evaluate(
@@ -134,21 +167,38 @@ def evaluate(
     """
     if on_event:
         on_event(_planned(planned))
-    settings = {"config": planned.config.describe(), "design": planned.design.describe()}
-    return _summary(planned, runner(planned.plan, WORKER, settings, on_event=on_event, stop=stop))
+    settings = {
+        "config": planned.config.describe(),
+        "design": planned.design.describe(),
+        "subject": planned.subject,
+    }
+    outcome = runner(planned.plan, planned.worker, settings, on_event=on_event, stop=stop)
+    return _summary(planned, outcome)
 
 
-def _begin(config: Config, design: Design, plan: Plan, told: dict[str, Any]) -> None:
+def subject_of(config: Config) -> str:
+    """Who is tested, in words."""
+    policy = config.policy
+    if policy.kind == "local":
+        return Path(policy.model or "").name
+    return policy.model or policy.kind
+
+
+def _opener(module: ModuleType) -> str:
+    return f"{module.__name__}:open_worker"
+
+
+def _begin(config: Config, design: Design | Protocol, plan: Plan, told: dict[str, Any]) -> None:
     Path(plan.run_dir).mkdir(parents=True, exist_ok=True)
     fields = {
         "run_id": plan.run_id,
         "kind": KIND,
-        "recipe": RECIPE,
+        "recipe": config.recipe,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
         "shards_total": plan.shards_total,
         "entries": plan.entries,
-        "parents": [],
+        "parents": [*told["data"], *told["model"]],
         "design": design.describe(),
         "config": config.describe(),
         "determined_by": told,
@@ -157,15 +207,13 @@ def _begin(config: Config, design: Design, plan: Plan, told: dict[str, Any]) -> 
     write_run(storage_at(plan.run_dir), fields)
 
 
-def _determined_by(config: Config, design: Design, shards: int) -> dict[str, Any]:
+def _determined_by(config: Config, design: Design | Protocol, shards: int) -> dict[str, Any]:
     return {
         "kind": KIND,
-        "protocol": PROTOCOL,
         "design": design.describe(),
         "settings": config.semantic(),
         "shards": shards,
         "weights": weights.sha256_of(weights.find(config.segmenter.checkpoint)),
-        "prompts": [prompts_sha256(config), HINT],
         "model": [weights.sha256_of(file) for file in _model_files(config)],
     }
 

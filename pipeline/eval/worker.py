@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.tables import DATA, MANIFEST
 from pipeline.agent.opening import open_crews
+from pipeline.agent.tools import Tools
 from pipeline.config import Config, config_from
 from pipeline.eval.design import BENCHMARK, PROTOCOL, Design
+from pipeline.eval.looks import Method
+from pipeline.eval.readings import Asked, Reading, score
+from pipeline.eval.score_rows import Put, score_row, trace_rows
 from pipeline.eval.stimuli import Item, canvas, first_size, stimulus
-from pipeline.eval.subjects import Method, Reading, Subject, score
+from pipeline.eval.subjects import HINT, Subject
 from pipeline.runner.stream import Stream, off_loop
-from pipeline.samples import Sample, Score
+from pipeline.samples import Sample
 from pipeline.shards import Ledger, Passed, Unit, Work
 
 if TYPE_CHECKING:
@@ -45,11 +49,13 @@ class NeedlesWorker:
         self._design = design
         self._items = design.items()
         self._seed = config.seed
+        self._name = config.policy.model or config.policy.kind
         self._stream = Stream(config.endpoint.in_flight)
         self._crews = self._stream.run(open_crews(config))
         segmenter = config.segmenter
         outlines = load(segmenter.checkpoint, segmenter.variant, segmenter.device)
-        self._subject = Subject(self._crews, config, outlines, design.resolution)
+        self._segmenter = outlines
+        self._subject = Subject(self._crews, config, outlines)
         view = first_size(design.resolution)
         self._canvas = canvas(design.resolution, self._subject.sent(view))
 
@@ -87,62 +93,31 @@ class NeedlesWorker:
 
     async def _unit(self, item: Item, ledger: Ledger) -> Unit:
         drawn = await off_loop(self._crews.workers, stimulus, item, self._canvas, self._seed)
+        tools = Tools(drawn.image, self._segmenter)
         tables: dict[str, list[Row]] = {MAIN: [], "traces": []}
         for method in self._design.methods:
-            sample_id = sample_id_of(item, method)
-            sample = Sample(sample_id, item.key, drawn.image, drawn.image.size, drawn.question)
+            put = self._put(item, method, drawn.code)
+            sample = Sample(put.sample_id, item.key, drawn.image, drawn.image.size, drawn.question)
+            asked = Asked(sample, f"{drawn.question} {HINT}", tools, put.resolution)
             began = time.perf_counter()
-            reading = await self._subject.read(method, sample, ledger)
+            reading = await self._subject.read(method, asked, ledger)
             seconds = time.perf_counter() - began
-            told = score(sample_id, reading, drawn.code)
-            tables[MAIN].append(self._row(item, method, told, reading, seconds))
-            tables["traces"] += self._traces(sample_id, reading)
+            told = score(put.sample_id, reading, drawn.code)
+            tables[MAIN].append(score_row(put, told, reading, seconds))
+            tables["traces"] += trace_rows(put, reading)
         return Unit(item.key, len(tables[MAIN]), tables)
 
     def _gone(self, item: Item) -> Unit:
         """The unit of an item that kills whoever works on it."""
-        reading = Reading(unscored="crashed_worker")
-        rows = [
-            self._row(item, method, score(sample_id_of(item, method), reading, ""), reading, 0.0)
-            for method in self._design.methods
-        ]
+        reading = Reading(unscored="crashed_worker", finish="unfinished")
+        rows = []
+        for method in self._design.methods:
+            put = self._put(item, method, "")
+            rows.append(score_row(put, score(put.sample_id, reading, ""), reading, 0.0))
         return Unit(item.key, len(rows), {MAIN: rows})
 
-    def _row(
-        self, item: Item, method: Method, told: Score, reading: Reading, seconds: float
-    ) -> Row:
-        """A row of `scores`."""
-        return {
-            "benchmark": BENCHMARK,
-            "category": item.category,
-            "method": method,
-            "resolution": self._design.resolution,
-            "rollout": 0,
-            "sample_id": told.sample_id,
-            "scorer": told.scorer,
-            "value": told.value,
-            "explanation": told.explanation,
-            "zooms": reading.zooms,
-            "visual_tokens": reading.visual_tokens,
-            "seconds": seconds,
-            "protocol": PROTOCOL,
-        }
-
-    def _traces(self, sample_id: str, reading: Reading) -> Iterator[Row]:
-        """Rows of `traces`: what was said."""
-        for number, turn in enumerate(reading.turns):
-            yield {
-                "sample_id": sample_id,
-                "resolution": self._design.resolution,
-                "rollout": 0,
-                "turn": number,
-                "role": turn.role,
-                "text": turn.text,
-                "tool": turn.tool,
-                "result": turn.result,
-            }
-
-
-def sample_id_of(item: Item, method: Method) -> str:
-    """The picture's id and what it is used for: a method is a task of its own."""
-    return f"{item.key}#{method}"
+    def _put(self, item: Item, method: Method, code: str) -> Put:
+        return Put(
+            BENCHMARK, item.category, item.key, item.key, code, self._name, method,
+            self._design.resolution, 0, PROTOCOL,
+        )  # fmt: skip

@@ -1,0 +1,257 @@
+"""Laws of a benchmark's run: what is compared is scored alike, and nothing is wrong by accident."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from manifests.database import query
+from pipeline.cli.app import main
+from pipeline.config import Config, config_from
+from pipeline.errors import ConfigError, ModelError
+from pipeline.eval.benchmark_worker import opened
+from pipeline.eval.outcome import compared, rows_of
+from pipeline.eval.protocol import Protocol
+from pipeline.eval.run import Evaluation, Summary, evaluate, plan_benchmark
+from pipeline.runner.fsck import fsck
+from pipeline.sources.decode import encode
+from tests.loopback.server import Body, Loopback, failing
+from tests.models import tiny_llava, tiny_qwen
+
+pytestmark = pytest.mark.torch
+
+NEEDLES = Protocol(
+    "needles",
+    methods=("direct", "zoom", "grid", "oracle-crop", "random-crop"),
+    resolutions=(224, 448),
+    limit=4,
+    options={"size": "1024x768"},
+)
+
+
+def settings(runs: Path, **more: Any) -> Config:
+    return config_from({"run": {"dir": str(runs)}, **more})
+
+
+def served(runs: Path, url: str, **more: Any) -> Config:
+    policy = {"kind": "endpoint", "family": "qwen2.5-vl"}
+    endpoint = {"urls": [url], "tries": 1, "in_flight": 4}
+    return settings(runs, policy=policy, endpoint=endpoint, **more)
+
+
+def done(config: Config, asked: Protocol, **rest: Any) -> tuple[Evaluation, Summary]:
+    planned = plan_benchmark(config, asked, **rest)
+    return planned, evaluate(planned)
+
+
+def rows(planned: Evaluation) -> list[dict[str, Any]]:
+    return rows_of(planned.run_dir.parent, [planned.plan.run_id])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures with three questions, and one that is no picture."""
+    place = tmp_path / "own"
+    place.mkdir()
+    for name, color in (("red.png", (200, 20, 20)), ("blue.png", (20, 20, 200))):
+        Image.new("RGB", (320, 240), color).save(place / name)
+    (place / "torn.jpg").write_bytes(encode(Image.new("RGB", (64, 64)))[:90])
+    asked = [
+        {"image": "red.png", "question": "Which colour?", "answer": "red",
+         "options": ["red", "blue"], "boxes": [[10, 10, 60, 60]]},
+        {"image": "red.png", "question": "Is it green?", "answer": "no"},
+        {"image": "blue.png", "question": "Which colour?", "answer": "blue",
+         "options": ["red", "blue"]},
+        {"image": "torn.jpg", "question": "Which colour?", "answer": "black"},
+    ]  # fmt: skip
+    (place / "questions.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    return place
+
+
+def test_every_question_has_a_row_for_every_way_of_looking_with_its_whole_protocol(
+    tmp_path: Path,
+) -> None:
+    planned, summary = done(settings(tmp_path), NEEDLES)
+    assert (summary.status, summary.scored) == ("done", 4 * 5 * 2)
+    found = rows(planned)
+    ways = Counter((row["method"], row["resolution"]) for row in found)
+    assert len(ways) == 10 and set(ways.values()) == {4}
+    assert {row["sample_id"] for row in found} == {
+        f"{row['item_id']}#{row['method']}" for row in found
+    }
+    told = [json.loads(row["protocol"]) for row in found]
+    assert all(t["seed"] == 0 and t["extractor"] == "exact" and t["rollouts"] == 1 for t in told)
+    zoom = next(t for t, row in zip(told, found, strict=True) if row["method"] == "zoom")
+    assert zoom["looks"] == 5 and zoom["size"] == "1024x768"
+    assert list(fsck(planned.run_dir).problems) == []
+
+
+def test_looking_closer_and_being_shown_where_help_and_a_crop_anywhere_does_not(
+    tmp_path: Path,
+) -> None:
+    planned, _ = done(settings(tmp_path), NEEDLES)
+    cells = compared(opened(planned.config, NEEDLES), rows(planned), 0).cells
+    right = {(c.method, c.resolution): c.accuracy.value for c in cells if c.accuracy}
+    assert right["zoom", 224] > right["direct", 224]
+    assert right["oracle-crop", 224] >= right["zoom", 224] - 0.26
+    assert right["random-crop", 224] <= right["oracle-crop", 224]
+    tokens = {(c.method, c.resolution): c.visual_tokens for c in cells}
+    assert tokens["direct", 224] < tokens["zoom", 224] < tokens["grid", 224]  # type: ignore[operator]
+
+
+def test_a_model_in_here_is_looked_at_in_every_way_and_its_attention_is_steered(
+    tmp_path: Path, folder: Path
+) -> None:
+    model = tiny_qwen.build(tmp_path / "Qwen2.5-VL-tiny")
+    policy = {"kind": "local", "model": str(model), "max_tokens": 16, "family": "qwen2.5-vl"}
+    methods = ("direct", "zoom", "coarse-to-fine", "uniform", "exhaustive", "saliency-crop")
+    asked = Protocol("folder", str(folder), methods=methods, resolutions=(112,), preset="mme-hl")
+    planned, summary = done(settings(tmp_path / "runs", policy=policy), asked)
+    found = rows(planned)
+    assert summary.scored == len(found) == 4 * len(methods)
+    steered = [row for row in found if row["method"] == "coarse-to-fine" and row["value"] == 0]
+    assert steered and {row["outcome"] for row in steered} <= {"box", "fallback_all"}
+    assert {row["subject"] for row in found} == {"Qwen2.5-VL-tiny"}
+    assert all(row["tokens_in"] for row in found if row["image_id"] != "torn.jpg")
+    run = json.loads((planned.run_dir / "run.json").read_text())
+    assert len(run["parents"]) == 2, "the questions and the weights"
+
+
+def test_a_model_without_boxes_is_steered_to_what_is_salient(tmp_path: Path, folder: Path) -> None:
+    model = tiny_llava.build_instructblip(tmp_path / "instructblip-tiny")
+    policy = {"kind": "local", "model": str(model), "max_tokens": 16}
+    asked = Protocol("folder", str(folder), methods=("coarse-to-fine",), resolutions=(112,))
+    planned, _ = done(settings(tmp_path / "runs", policy=policy), asked)
+    said = query(tmp_path / "runs", "select text from traces where turn = 0").to_pylist()
+    assert {row["text"] for row in said} == {"the most salient part"}
+    assert {row["outcome"] for row in rows(planned) if row["value"] is not None} == {"box"}
+
+
+def test_a_picture_that_does_not_open_is_unscored_and_the_others_are_not(
+    tmp_path: Path, folder: Path
+) -> None:
+    with Loopback(lambda body: "red") as server:
+        config = served(tmp_path / "runs", server.url)
+        planned, _ = done(
+            config, Protocol("folder", str(folder), methods=("direct", "oracle-crop"))
+        )
+    found = {(row["item_id"], row["method"]): row for row in rows(planned)}
+    values = {key: row["value"] for key, row in found.items()}
+    torn = [row for row in found.values() if row["image_id"] == "torn.jpg"]
+    assert len(torn) == 2 and all(row["value"] is None and row["explanation"] for row in torn)
+    direct = [values[key] for key in sorted(values) if key[1] == "direct"]
+    assert Counter(direct) == {1.0: 1, 0.0: 2, None: 1}
+    blind = [row for row in found.values() if (row["explanation"] or "").startswith("no_boxes")]
+    assert len(blind) == 2 and all(row["value"] is None for row in blind)
+
+
+def test_what_no_rule_can_tell_a_judge_may_and_one_that_fails_scores_nothing(
+    tmp_path: Path, folder: Path
+) -> None:
+    def judge(body: Body) -> Any:
+        return "1" if '"answer": "scarlet' in str(body["messages"]) else failing(500)
+
+    with Loopback(lambda body: "scarlet, I think") as server, Loopback(judge) as bench:
+        asked = Protocol("folder", str(folder), methods=("direct",), options={"unmatched": "judge"})
+        alone, _ = done(served(tmp_path / "alone", server.url), asked)
+        with_judge = Protocol(
+            "folder", str(folder), methods=("direct",), options={"unmatched": "judge"},
+            judge=bench.url,
+        )  # fmt: skip
+        judged, _ = done(served(tmp_path / "judged", server.url), with_judge)
+    assert all(row["value"] is None for row in rows(alone))
+    found = Counter(row["value"] for row in rows(judged))
+    assert found[1.0] == 3 and found[None] == 1
+    assert {json.loads(row["protocol"])["judge"] for row in rows(judged)} == {"loopback"}
+
+
+def test_an_endpoint_that_dies_leaves_no_zeros_and_nothing_is_asked_twice(
+    tmp_path: Path, folder: Path
+) -> None:
+    paid: list[str] = []
+    alive = 2
+
+    def mortal(body: Body) -> Any:
+        if len(paid) >= alive:
+            return failing(500)
+        paid.append(json.dumps(body, sort_keys=True))
+        return "red"
+
+    with Loopback(mortal) as server:
+        config = served(tmp_path / "runs", server.url)
+        asked = Protocol("folder", str(folder), methods=("direct", "grid"), resolutions=(112, 224))
+        planned = plan_benchmark(config, asked, shards=4)
+        with pytest.raises(ModelError):
+            evaluate(planned)
+        assert all(row["value"] != 0.0 or row["answer"] for row in rows(planned))
+        alive = 1000
+        again, summary = done(config, asked, shards=4)
+    assert again.continued and summary.status == "done" and summary.scored == 16
+    assert len(paid) == len(set(paid))
+
+
+def test_tries_are_drawn_apart_and_averaged(tmp_path: Path, folder: Path) -> None:
+    said = iter(["red", "blue"] * 50)
+    with Loopback(lambda body: next(said)) as server:
+        config = served(tmp_path / "runs", server.url)
+        config = config.model_copy(
+            update={"policy": config.policy.model_copy(update={"temperature": 1.0})}
+        )
+        asked = Protocol("folder", str(folder), methods=("direct",), rollouts=4, limit=1)
+        planned, summary = done(config, asked)
+    (cell,) = compared(opened(planned.config, asked), rows(planned), 0).cells
+    assert summary.scored == 4 * cell.items and cell.rollouts == 4
+    assert len({body["seed"] for body in (seen.body for seen in server.log)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"methods": ("zoom", "zoom")}, "each one once"),
+        ({"methods": ("zom",)}, "no method"),
+        ({"resolutions": (20,)}, "at least"),
+        ({"rollouts": 0}, "counted from 1"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(asked: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Protocol("needles", **asked)
+
+
+def test_steering_a_model_behind_a_server_is_refused_before_anything_is_asked(
+    tmp_path: Path,
+) -> None:
+    asked = Protocol("needles", methods=("coarse-to-fine",), limit=1)
+    with pytest.raises(ConfigError, match="in this process"):
+        plan_benchmark(settings(tmp_path), asked)
+
+
+def test_people_get_a_table_a_chart_and_a_page_and_another_run_beside(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ran(url: str, name: str, *words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main([
+                "eval", "folder", str(folder), "--endpoint", url, "--model-name", name,
+                "--family", "qwen2.5-vl", "--method", "direct", "--resolutions", "112,3840",
+                "--runs-dir", str(tmp_path / "runs"), *words,
+            ])  # fmt: skip
+        assert (ended.value.code or 0) == 0
+        return capsys.readouterr().out
+
+    page = tmp_path / "page.html"
+    with Loopback(lambda body: "(A)", models=("left", "right")) as server:
+        ran(server.url, "left")
+        (run,) = [path.name for path in (tmp_path / "runs").iterdir()]
+        out = ran(server.url, "right", "--compare", "--against", run, "-o", str(page))
+    assert re.search(r"left +direct +112", out) and re.search(r"right +direct +3840", out)
+    assert "direct saves" in out
+    text = page.read_text("utf-8")
+    assert "<svg" in text and "left" in text and not re.search(r'(?:src|href)="http', text)
+    assert page.with_suffix(".svg").read_text("utf-8").startswith("<svg")
