@@ -100,6 +100,9 @@ class Policy(_Settings):
     """Form of the turns, where tools are not called natively."""
     native_tools: bool = False
     """Use the server's own tool calling instead of the text protocol."""
+    template: Literal["auto", "vicuna_v1"] = "auto"
+    """How a LLaVA in this process is spoken to: its checkpoint's way, or as its scores were
+    published."""
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(1024, ge=16)
@@ -170,6 +173,9 @@ class Segmenter(_Settings):
     variant: Literal["pocket", "vit_b", "vit_l", "vit_h"] | None = None
     """Only needed where the file's name does not tell."""
     device: str = "cpu"
+    search: Literal["grid", "saliency"] = "grid"
+    """How the masks of a whole picture are searched for: a coarse grid of points, or a fine one of
+    which only the likeliest points by saliency are asked, and none that a mask covers already."""
 
 
 class Episode(_Settings):
@@ -355,6 +361,11 @@ class Config(_Settings):
     def describe(self) -> dict[str, Any]:
         """All settings as plain values."""
         return self.model_dump(mode="json")
+
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether trajectories need the saliency network; no other run loads it."""
+        return self.checks.saliency or self.segmenter.search == "saliency"
 
     def semantic(self) -> dict[str, Any]:
         """The settings that change trajectories; where they lie and how fast is left out."""

@@ -35,7 +35,9 @@ def train(
     return train_recipe(RECIPE, out, Plan(seed, minutes, images), workers=workers)
 
 
-def losses(network: nn.Module, part: str, seed: int, indices: range) -> dict[str, torch.Tensor]:
+def losses(
+    network: nn.Module, part: str, seed: int, indices: range, along: float
+) -> dict[str, torch.Tensor]:
     """The mean loss of a batch: which cells are on lines, and how far their sides are."""
     pages = [training_page(seed, index) for index in indices]
     pixels = torch.stack([pixels_of(page.image) for page in pages])

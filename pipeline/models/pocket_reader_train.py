@@ -39,7 +39,9 @@ def train(
     return calibrate(train_recipe(RECIPE, out, Plan(seed, minutes, images), workers=workers))
 
 
-def losses(network: nn.Module, part: str, seed: int, indices: range) -> dict[str, torch.Tensor]:
+def losses(
+    network: nn.Module, part: str, seed: int, indices: range, along: float
+) -> dict[str, torch.Tensor]:
     """The mean loss of a batch, for the part whose turn it is, and how much of it is read right."""
     assert isinstance(network, PocketReader)
     if part == "recogniser":

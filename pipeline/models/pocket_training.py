@@ -37,8 +37,9 @@ class Recipe:
     name: str
     """The checkpoint's file without its suffix."""
     build: Callable[[], nn.Module]
-    losses: Callable[[nn.Module, str, int, range], dict[str, torch.Tensor]]
-    """(network, part, seed, indices of the batch) -> named losses; `total` is minimised."""
+    losses: Callable[[nn.Module, str, int, range, float], dict[str, torch.Tensor]]
+    """(network, part, seed, indices of the batch, how far in [0, 1] the part's turn is) -> named
+    losses; `total` is minimised."""
     generator_digest: Callable[[], str]
     batch: int
     """Pictures in a step, over all workers."""
@@ -208,7 +209,7 @@ def step(run: Training, indices: range, seconds: float) -> dict[str, float]:
     rate = run.recipe.rate * _schedule(along, run.recipe.warmup)
     for group in run.optimizer.param_groups:
         group["lr"] = rate if group["part"] == part else 0.0
-    losses = run.recipe.losses(run.model, part, run.plan.seed, indices)
+    losses = run.recipe.losses(run.model, part, run.plan.seed, indices, along)
     run.optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
     weights = [w for w in run.named.values() if w.requires_grad]

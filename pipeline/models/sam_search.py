@@ -6,10 +6,13 @@ it would mostly find the same again. Most of a search's time is the mask decoder
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pipeline.geometry import Box
 from pipeline.models.point_grid import SPREAD, ask_order
@@ -62,6 +65,20 @@ def search(
         waiting = waiting[~_covered(embedding, batch, points[waiting])]
         found.append(batch)
     return Search(_best(segmenter, embedding, found, limits), sum(len(b.points) for b in found))
+
+
+class Searching(Segmenter):
+    """A segmenter whose masks of a whole picture come from the search by a prior."""
+
+    def __init__(self, segmenter: Segmenter, prior: Callable[[Image.Image], np.ndarray]) -> None:
+        super().__init__(
+            segmenter.model, segmenter.variant, segmenter.digest, str(segmenter.model.device)
+        )
+        self._prior = prior
+
+    def automatic(self, image: np.ndarray, *, limit: int | None = None, **_: Any) -> list[Mask]:
+        """Masks of everything in an image, uint8 HWC, best first."""
+        return search(self, image, self._prior(Image.fromarray(image))).masks[:limit]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ from pipeline.samples import rng_for
 
 SIDES = {128: 0.5, 160: 0.2, 192: 0.12, 224: 0.08, 256: 0.06, SIDE: 0.04}
 """Sides of training pictures, pixels, and the share of the steps that have them."""
+LAST_SIDES = {192: 0.35, 256: 0.35, SIDE: 0.3}
+"""The same for the end of the schedule: near what the network sees when it is used."""
+LAST = 0.8
+"""Share of the schedule after which the end begins."""
 BATCH = 8
 SETTLING = 192
 """Pictures of the full side on which the statistics of the batch norms are taken at the end."""
@@ -68,20 +72,23 @@ def start() -> nn.Module:
     return build("u2netp").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def losses(network: nn.Module, part: str, seed: int, indices: range) -> dict[str, torch.Tensor]:
+def losses(
+    network: nn.Module, part: str, seed: int, indices: range, along: float
+) -> dict[str, torch.Tensor]:
     """Cross-entropy of the fused map and the six side maps, added up (U²-Net, equation 1)."""
     assert isinstance(network, U2Net)
-    pixels, truth = _batch(seed, indices, side_of(seed, indices.start // BATCH))
+    pixels, truth = _batch(seed, indices, side_of(seed, indices.start // BATCH, along))
     with torch.autocast("cpu", torch.bfloat16):
         maps = network.logits(pixels)
     each = [F.binary_cross_entropy_with_logits(logit.float(), truth) for logit in maps]
     return {"total": torch.stack(each).sum(), "fused": each[0].detach()}
 
 
-def side_of(seed: int, step: int) -> int:
+def side_of(seed: int, step: int, along: float = 0.0) -> int:
     """Side in pixels of the pictures of a step, the same for all workers."""
     rng = rng_for(seed, "pocket-u2netp", "side", step)
-    return int(rng.choice(list(SIDES), p=list(SIDES.values())))
+    sides = SIDES if along < LAST else LAST_SIDES
+    return int(rng.choice(list(sides), p=list(sides.values())))
 
 
 def _batch(seed: int, indices: range, side: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,12 +28,12 @@ from pipeline.models import weights
 from pipeline.runner.local import run_local
 from pipeline.runner.rundir import LISTING, write_run
 from pipeline.runner.storage import storage_at
+from pipeline.saliency.prior import NET
 from pipeline.shards import MEGABYTE, Outcome, Plan, Status
 from pipeline.sources.base import Source
 from pipeline.sources.listing import Listing, write_listing
 from pipeline.sources.specs import open_source
 from pipeline.synthesis import prompts_worker
-from pipeline.synthesis.prior import NET
 
 Kind = Literal["trajectories", "prompts"]
 KIND: Kind = "trajectories"
@@ -251,7 +251,7 @@ def _determined_by(
 def _trajectories_follow_from(config: Config) -> dict[str, Any]:
     """What of the settings, weights and wording trajectories follow from."""
     readers: tuple[str, ...] = ("pocket-finder", "pocket-reader") if reads_writing(config) else ()
-    readers += (NET,) if config.checks.saliency else ()
+    readers += (NET,) if config.needs_saliency else ()
     return {
         "protocol": PROTOCOL,
         "settings": config.semantic(),

@@ -18,6 +18,7 @@ from pipeline.agent.opening import open_crews, open_reader
 from pipeline.config import Config, config_from
 from pipeline.errors import BadImage
 from pipeline.runner.stream import Stream, off_loop
+from pipeline.saliency.prior import build_prior
 from pipeline.samples import Rejection
 from pipeline.shards import Ledger, Passed, Unit, Work
 from pipeline.sources.base import Picture, Source
@@ -25,7 +26,6 @@ from pipeline.sources.decode import pixels_of
 from pipeline.sources.listing import read_listing
 from pipeline.sources.specs import open_source
 from pipeline.synthesis.balance import Scale, balanced, first_kind, kept_before
-from pipeline.synthesis.prior import build_prior
 from pipeline.synthesis.solve import Solver, Tables
 from pipeline.synthesis.tasks import Prepared, prepare, problems_of
 from pipeline.synthesis.written import written
@@ -75,13 +75,14 @@ class SynthesisWorker:
         self._crews = self._stream.run(open_crews(config))
         segmenter = config.segmenter
         self._segmenter = load(segmenter.checkpoint, segmenter.variant, segmenter.device)
-        self._solver = Solver(
-            config,
-            self._crews,
-            self._segmenter,
-            open_reader(config),
-            build_prior(device=segmenter.device) if config.checks.saliency else None,
-        )
+        prior = build_prior(device=segmenter.device) if config.needs_saliency else None
+        if segmenter.search == "saliency":
+            assert prior is not None
+            from pipeline.models.sam_search import Searching
+
+            self._segmenter = Searching(self._segmenter, prior)
+        checked = prior if config.checks.saliency else None
+        self._solver = Solver(config, self._crews, self._segmenter, open_reader(config), checked)
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {n: MANIFEST[n] for n in ("rejections", "timings")}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.models.point_grid import ask_order, thinned
 
@@ -171,3 +172,26 @@ def recalled(masks: Sequence[Mask], truth: Sequence[np.ndarray]) -> int:
     """How many true masks one of the found has an IoU of at least one half with."""
     found = [one.mask for one in masks]
     return sum(any((m & t).sum() >= 0.5 * (m | t).sum() for m in found) for t in truth)
+
+
+@pytest.mark.torch
+def test_the_agents_segmenter_searches_by_its_prior_and_does_all_else_as_before(
+    segmenter: Segmenter,
+) -> None:
+    from pipeline.models.sam_search import Searching, search
+
+    asked: list[tuple[int, int]] = []
+
+    def prior(image: Image.Image) -> np.ndarray:
+        asked.append(image.size)
+        return np.asarray(image.convert("L"), np.float32)
+
+    image = planted()[:120, :160]
+    salient = Searching(segmenter, prior)
+    found = salient.automatic(image, limit=3)
+    best = search(segmenter, image, np.asarray(Image.fromarray(image).convert("L"), np.float32))
+    assert [one.point for one in found] == [one.point for one in best.masks[:3]]
+    assert asked == [(160, 120)]
+    boxes = [[10, 10, 60, 60]]
+    one, other = (s.predict(s.embed(image), boxes=boxes).logits for s in (salient, segmenter))
+    assert (one == other).all()

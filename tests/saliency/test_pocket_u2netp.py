@@ -118,6 +118,7 @@ def test_all_workers_of_a_step_see_pictures_of_one_side() -> None:
     drawn = [side_of(0, step) for step in range(400)]
     assert drawn == [side_of(0, step) for step in range(400)]
     assert set(drawn) == set(SIDES) and drawn.count(128) > 150
+    assert {side_of(0, step, 0.9) for step in range(100)} == {192, 256, 320}
 
 
 def test_training_continues_where_it_was_and_repeats_itself(tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
-"""Saliency as a prior: a function from a picture to where the eye goes, for whoever wants one.
-
-Here the saliency room and the agent's meet; neither knows the other.
-"""
+"""Saliency as a prior: a function from a picture to where the eye goes, for whoever wants one."""
 
 from __future__ import annotations
 
