@@ -12,6 +12,7 @@ import pytest
 
 from manifests.database import query
 from pipeline.config import Balance, config_from
+from pipeline.runner.fsck import fsck as prove
 from pipeline.shards import SET_ASIDE, Passed, Unit
 from pipeline.synthesis.balance import Scale, balanced, first_kind, kept_before
 from pipeline.synthesis.run import synthesize
@@ -161,6 +162,8 @@ def test_a_balanced_run_that_was_stopped_ends_with_the_rows_of_one_that_was_not(
 
     whole = run("whole")
     assert whole.status == "done" and whole.kept == 24
+    proved = prove(Path(whole.run_dir))
+    assert not proved.problems and not proved.unfinished, "the listing goes on, the run is done"
     assert run("stopped", threading.Event()).status == "interrupted"
     assert run("stopped").kept == 24
     assert kept("stopped") == kept("whole")
