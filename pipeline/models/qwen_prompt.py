@@ -6,8 +6,8 @@ only mentioned stays text, and no picture is left out. Knows nothing of networks
 
 from __future__ import annotations
 
+import hashlib
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import Image
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.grammar import BOX_END, BOX_START
+from pipeline.models.quoting import Words, joined
 from pipeline.turns import Mark
 
 _IMAGE = "<|image_pad|>"
@@ -24,10 +25,14 @@ _VIEW = f"<|vision_start|>{_IMAGE}<|vision_end|>"
 """A picture's place, the same in every Qwen-VL."""
 _MARKS = frozenset((BOX_START, BOX_END, Mark.ZOOMIN.value))
 """Special tokens that a model may say."""
-_QUOTE = "\ue000"
-"""Stands on both sides of a special token that is only mentioned; a private-use character."""
+
+_SIZES = 4096
+"""Sizes of pictures whose grids are remembered."""
 
 Part = str | Image.Image
+
+Grid = tuple[int, int, int]
+"""Patches of a picture: frames, rows, columns."""
 
 Inputs = dict[str, torch.Tensor]
 """`pixel_values` float (patches, values) and `image_grid_thw` int64 (pictures, 3); {} without."""
@@ -40,6 +45,38 @@ class Message:
     speaker: str
     """`system`, `user` or `assistant`."""
     parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A picture of a conversation, and its place among the tokens."""
+
+    image: Image.Image
+    """RGB."""
+    digest: str
+    """SHA-256 (hex) of its pixels and size."""
+    grid: Grid
+    start: int
+    """Its first visual token's place."""
+    tokens: int
+    """How many visual tokens it has."""
+    patches: torch.Tensor | None
+    """float (patches, values), where they had to be cut for the grid to be known."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """A conversation in tokens, with the pictures they stand for."""
+
+    ids: torch.Tensor
+    """int64 (1, n)."""
+    shown: tuple[Shown, ...]
+    """In the order of their places."""
+
+    @property
+    def grids(self) -> torch.Tensor | None:
+        """int64 (pictures, 3), None where there are none."""
+        return torch.tensor([picture.grid for picture in self.shown]) if self.shown else None
 
 
 class Encoder:
@@ -57,8 +94,8 @@ class Encoder:
         self.images = images
         """The published preprocessing, on PIL alone."""
         self.image_token: int = vocabulary[_IMAGE]
-        special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-        self._special = re.compile("|".join(map(re.escape, special)))
+        self._words = Words(tokenizer)
+        self._grids: dict[tuple[int, int], Grid] = {}
 
     def encode(
         self,
@@ -67,20 +104,36 @@ class Encoder:
         *,
         keep_special: bool = False,
     ) -> tuple[torch.Tensor, Inputs]:
-        """Tokens, int64 (1, n), up to the end of `prefix` in the assistant's turn, and patches.
+        """Tokens as `write` has them, and the patches of all pictures."""
+        written = self.write(conversation, prefix, keep_special=keep_special)
+        return written.ids, self.patches(written.shown)
+
+    def write(
+        self,
+        conversation: Sequence[Message],
+        prefix: Sequence[Part] = (),
+        *,
+        keep_special: bool = False,
+    ) -> Written:
+        """Tokens up to the end of `prefix` in the assistant's turn, and where the pictures are.
 
         With `keep_special` the marks of `cof-v1` are tokens where the system and the assistant
         speak; what users say is words in any case.
         """
         parts = [part for message in conversation for part in message.parts]
         pictures = [part for part in (*parts, *prefix) if isinstance(part, Image.Image)]
-        inputs: Inputs = {}
-        if pictures:
-            inputs = dict(self.images([p.convert("RGB") for p in pictures], return_tensors="pt"))
         text = self._render(conversation, keep_special) + self._spoken(prefix, keep_special)
-        ids = self._tokenize(text)
-        grids = inputs["image_grid_thw"].tolist() if inputs else []
-        return self._expand(ids, grids), inputs
+        return self._placed(self._words.tokenize(text), pictures)
+
+    def patches(self, shown: Sequence[Shown]) -> Inputs:
+        """What the vision tower reads of these pictures."""
+        if not shown:
+            return {}
+        cut = [self._cut(p.image)[0] if p.patches is None else p.patches for p in shown]
+        return {
+            "pixel_values": cut[0] if len(cut) == 1 else torch.cat(cut),
+            "image_grid_thw": torch.tensor([picture.grid for picture in shown]),
+        }
 
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """Text, without the special tokens unless they are kept."""
@@ -112,51 +165,59 @@ class Encoder:
             {"type": "text", "text": self._quote(part, marks)}
             if isinstance(part, str)
             else {"type": "image"}
-            for part in _joined(message.parts)
+            for part in joined(message.parts)
         ]
 
     def _spoken(self, parts: Sequence[Part], marks: bool) -> str:
         """Parts as one text, with a place for each picture."""
         return "".join(
-            self._quote(part, marks) if isinstance(part, str) else _VIEW for part in _joined(parts)
+            self._quote(part, marks) if isinstance(part, str) else _VIEW for part in joined(parts)
         )
 
     def _quote(self, text: str, marks: bool) -> str:
-        """Text whose special tokens are marked as mentioned: words cannot open a turn.
+        """Text whose special tokens are mentioned only, but with `marks` those of `cof-v1`."""
+        return self._words.quote(text, _MARKS if marks else ())
 
-        With `marks` those of `cof-v1` are meant.
-        """
-
-        def quoted(found: re.Match[str]) -> str:
-            return found[0] if marks and found[0] in _MARKS else f"{_QUOTE}{found[0]}{_QUOTE}"
-
-        return self._special.sub(quoted, text.replace(_QUOTE, ""))
-
-    def _tokenize(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for i, piece in enumerate(text.split(_QUOTE)):
-            ids += self.tokenizer.encode(
-                piece, add_special_tokens=False, split_special_tokens=bool(i % 2)
-            )
-        return ids
-
-    def _expand(self, ids: list[int], grids: list[list[int]]) -> torch.Tensor:
+    def _placed(self, ids: list[int], pictures: Sequence[Image.Image]) -> Written:
         """Each picture's place as many times as the picture has visual tokens."""
         image, merged = self.image_token, self.images.merge_size**2
-        places = ids.count(image)
-        if places != len(grids):
-            raise ModelError(f"The chat template has {places} places for {len(grids)} pictures.")
-        sizes = iter(math.prod(grid) // merged for grid in grids)
-        return torch.tensor([[t for i in ids for t in [i] * (next(sizes) if i == image else 1)]])
+        if (places := ids.count(image)) != len(pictures):
+            raise ModelError(f"The chat template has {places} places for {len(pictures)} pictures.")
+        waiting = iter(pictures)
+        expanded: list[int] = []
+        shown: list[Shown] = []
+        for token in ids:
+            if token != image:
+                expanded.append(token)
+                continue
+            picture = next(waiting).convert("RGB")
+            grid, patches = self._grid(picture)
+            count = math.prod(grid) // merged
+            shown.append(Shown(picture, _digest(picture), grid, len(expanded), count, patches))
+            expanded += [token] * count
+        return Written(torch.tensor([expanded]), tuple(shown))
+
+    def _grid(self, picture: Image.Image) -> tuple[Grid, torch.Tensor | None]:
+        """A picture's grid, and its patches if that took cutting them.
+
+        The grid hangs on the size alone: of a size seen before, nothing need be cut.
+        """
+        if (known := self._grids.get(picture.size)) is not None:
+            return known, None
+        patches, grid = self._cut(picture)
+        if len(self._grids) >= _SIZES:
+            del self._grids[next(iter(self._grids))]
+        self._grids[picture.size] = grid
+        return grid, patches
+
+    def _cut(self, picture: Image.Image) -> tuple[torch.Tensor, Grid]:
+        """A picture's patches, float (patches, values), and its grid."""
+        cut = self.images([picture], return_tensors="pt")
+        frames, rows, columns = cut["image_grid_thw"][0].tolist()
+        return cut["pixel_values"], (frames, rows, columns)
 
 
-def _joined(parts: Sequence[Part]) -> list[Part]:
-    """The same with neighbouring texts as one: halves of a special token are one, too."""
-    joined: list[Part] = []
-    for part in parts:
-        last = joined[-1] if joined else None
-        if isinstance(part, str) and isinstance(last, str):
-            joined[-1] = last + part
-        else:
-            joined.append(part)
-    return joined
+def _digest(picture: Image.Image) -> str:
+    told = hashlib.sha256(f"{picture.size} {picture.mode}".encode())
+    told.update(picture.tobytes())
+    return told.hexdigest()
