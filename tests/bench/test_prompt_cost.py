@@ -23,7 +23,7 @@ from tests.bench.test_row_cost import report
 
 pytestmark = [pytest.mark.bench, pytest.mark.torch, pytest.mark.timeout(1800)]
 
-FEW, MANY = 8, 40
+FEW, MANY, MOST = 8, 40, 160
 SIZE = (640, 480)
 """COCO's usual size."""
 
@@ -60,7 +60,7 @@ def boxes(drawn: Scene) -> Iterator[tuple[int, int, int, int]]:
 
 
 def test_a_prompt_end_to_end_against_its_parts_alone(tmp_path: Path) -> None:
-    sources = {count: coco(tmp_path / str(count), count) for count in (FEW, MANY)}
+    sources = {count: coco(tmp_path / str(count), count) for count in (FEW, MANY, MOST)}
     spent, peak = {}, {}
     for count, source in sources.items():
         run = {"dir": str(tmp_path / "runs"), "workers": 1}
@@ -85,5 +85,7 @@ def test_a_prompt_end_to_end_against_its_parts_alone(tmp_path: Path) -> None:
         ratio=whole / alone,
         peak_mb_few=peak[FEW],
         peak_mb_many=peak[MANY],
+        peak_mb_most=peak[MOST],
     )
     assert whole <= 1.15 * alone
+    assert peak[MOST] <= 1.25 * peak[MANY], "memory grows with the number of pictures"

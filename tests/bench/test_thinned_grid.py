@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.errors import CofpipeError
 from pipeline.models.pocket_sam_eval import SMALLEST_SHARE
@@ -15,12 +17,15 @@ from pipeline.models.pocket_sam_scenes import HELD_OUT, held_out_scene
 from pipeline.models.point_grid import thinned
 from pipeline.models.sam import Mask, Segmenter, grid_points, load
 from pipeline.models.sam_search import search
+from pipeline.saliency.prior import build_prior
 from pipeline.scenes.draw import Scene
+from pipeline.sources.decode import decode
 from tests.bench.test_row_cost import report
 
 pytestmark = [pytest.mark.bench, pytest.mark.torch, pytest.mark.timeout(3600)]
 
 SCENES = 100
+PHOTOS = Path(__file__).parents[3] / "shared" / "photos"
 GRID = 32
 SHARES = (0.125, 0.25, 0.5)
 Prior = Callable[[Scene], np.ndarray | None]
@@ -128,3 +133,35 @@ def test_recall_by_share_of_points() -> None:
         )
     best = shares.get("in turns, saliency, 0.5", shares["in turns, even, 0.5"])
     assert best[0] <= 0.5 and best[1] >= 0.93
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photographs beside the checkout")
+def test_what_the_whole_grid_finds_in_photographs_is_found_again() -> None:
+    """Nobody outlined their objects: what the whole grid finds, 24 masks at most, counts as one."""
+    segmenter, prior = load("pocket"), build_prior()
+    ways: dict[str, Callable[[Image.Image], np.ndarray | None]] = {
+        "even": lambda _: None,
+        "saliency": prior,
+    }
+    hits: dict[str, list[bool]] = {name: [] for name in ways}
+    asked = dict.fromkeys(ways, 0)
+    files = sorted(path for path in PHOTOS.iterdir() if path.suffix in (".jpg", ".webp"))
+    for path in files:
+        photo = decode(path.read_bytes())
+        photo.thumbnail((1024, 1024))
+        pixels = np.asarray(photo)
+        whole = segmenter.automatic(pixels, grid=GRID, limit=24)
+        truth = np.stack([one.mask for one in whole])
+        for name, see in ways.items():
+            found = search(segmenter, pixels, see(photo), grid=GRID, share=0.5)
+            hits[name] += _hits(found.masks, truth).tolist()
+            asked[name] += found.asked
+    for name in ways:
+        report(
+            "thinned_grid_photographs",
+            way=name,
+            asked_share=asked[name] / (len(files) * GRID**2),
+            recall_of_whole=float(np.mean(hits[name])),
+            objects=len(hits[name]),
+        )
+    assert asked["saliency"] <= 0.5 * len(files) * GRID**2
