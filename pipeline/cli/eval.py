@@ -94,6 +94,7 @@ def needles(
             rollouts=rollouts,
             limit=limit,
             preset=preset,
+            options=benchmarks.own_options(options),
         )
         benchmarks.evaluate_benchmark(
             settings, asked, shards=shards, resume=resume.value, address=address, json=json,

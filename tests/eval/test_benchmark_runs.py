@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,23 @@ def test_tries_are_drawn_apart_and_averaged(tmp_path: Path, folder: Path) -> Non
     assert len({body["seed"] for body in (seen.body for seen in server.log)}) == 4
 
 
+@pytest.mark.ray
+def test_on_ray_the_scores_are_the_same(tmp_path: Path) -> None:
+    from pipeline.runner.ray import run_ray
+
+    asked = Protocol("needles", resolutions=(224,), limit=4, options={"size": "800x600"})
+    here, _ = done(settings(tmp_path / "here"), asked)
+    planned = plan_benchmark(settings(tmp_path / "there"), asked)
+    summary = evaluate(planned, runner=partial(run_ray, workers=2, address="local"))
+    assert summary.status == "done"
+    apart = ("seconds", "run_id")
+    one, other = (
+        [{name: value for name, value in row.items() if name not in apart} for row in rows(run)]
+        for run in (here, planned)
+    )
+    assert one == other
+
+
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
@@ -255,3 +273,18 @@ def test_people_get_a_table_a_chart_and_a_page_and_another_run_beside(
     text = page.read_text("utf-8")
     assert "<svg" in text and "left" in text and not re.search(r'(?:src|href)="http', text)
     assert page.with_suffix(".svg").read_text("utf-8").startswith("<svg")
+
+
+def test_needles_are_compared_by_the_same_command_and_take_its_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([
+            "eval", "needles", "--policy", "scripted", "--resolutions", "224", "--limit", "2",
+            "--option", "size=800x600", "--method", "direct", "--runs-dir", str(tmp_path), "--json",
+        ])  # fmt: skip
+    assert (ended.value.code or 0) == 0
+    cell, *_, run = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (cell["items"], cell["method"], run["status"]) == (2, "direct", "done")
+    told = query(tmp_path, "select distinct protocol from scores").to_pylist()
+    assert [json.loads(row["protocol"])["size"] for row in told] == ["800x600"]
