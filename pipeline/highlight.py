@@ -14,6 +14,7 @@ from pipeline.grids import UnitBox
 
 FrameName = Literal["model", "image"]
 
+
 @dataclass(frozen=True, slots=True)
 class Highlight:
     """Regions of a conversation's first picture whose visual tokens weigh more."""
@@ -24,7 +25,7 @@ class Highlight:
     expansion: float = 1.0
     """Each side of a box, about its centre."""
     square: bool = True
-    """Boxes are grown to their longer side: in pixels, with `compat` in fractions of the picture."""
+    """Boxes are grown to their longer side: in pixels; with `compat`, in fractions."""
     compat: bool = False
     """Cells as the published code finds them, its quirks included."""
     frame: FrameName = "model"

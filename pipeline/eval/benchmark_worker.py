@@ -19,7 +19,7 @@ from pipeline.agent.tools import Tools
 from pipeline.config import Config, config_from
 from pipeline.errors import BadImage, ConfigError, nearest
 from pipeline.eval.benchmark import Benchmark, Item
-from pipeline.eval.benchmarks import open_benchmark
+from pipeline.eval.benchmarks.opening import open_benchmark
 from pipeline.eval.coarse_to_fine import PRESETS, Preset
 from pipeline.eval.judge import judged
 from pipeline.eval.looks import Method, most_salient

@@ -15,10 +15,10 @@ from PIL import Image
 
 from pipeline.errors import BadImage, ConfigError
 from pipeline.eval.benchmark import Benchmark, Item
-from pipeline.eval.benchmarks import BENCHMARKS, open_benchmark
 from pipeline.eval.benchmarks.hub import PUBLISHED
 from pipeline.eval.benchmarks.mmbench import write_submission
 from pipeline.eval.benchmarks.mme import read_results, write_results
+from pipeline.eval.benchmarks.opening import BENCHMARKS, open_benchmark
 from pipeline.eval.benchmarks.vstar import split_options
 from pipeline.eval.scorers import mme_scores
 from pipeline.geometry import Box

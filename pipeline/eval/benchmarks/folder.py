@@ -15,8 +15,8 @@ from typing import Any
 from pipeline.answers import option_index
 from pipeline.errors import BadImage, ConfigError, nearest
 from pipeline.eval.benchmark import CLOSING, Benchmark, Item, benchmark, part_of, with_options
-from pipeline.eval.benchmarks import one_of
 from pipeline.eval.benchmarks.hub import at_hand
+from pipeline.eval.benchmarks.opening import one_of
 from pipeline.eval.benchmarks.tables import bad_line, json_lines
 from pipeline.eval.scorers import answer_in, match_option, match_words, strict_label
 from pipeline.samples import Score

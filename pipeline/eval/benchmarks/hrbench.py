@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.errors import ConfigError
 from pipeline.eval.benchmark import CLOSING, Benchmark, Row, benchmark, part_of, with_options
-from pipeline.eval.benchmarks import one_of
 from pipeline.eval.benchmarks.choices import asked_in
 from pipeline.eval.benchmarks.hub import located
+from pipeline.eval.benchmarks.opening import one_of
 from pipeline.eval.benchmarks.tables import read_cell, table_files
 from pipeline.eval.scorers import match_option
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.eval.benchmark import Benchmark, Item, Row, benchmark, part_of
-from pipeline.eval.benchmarks import one_of
 from pipeline.eval.benchmarks.hub import Located, located
+from pipeline.eval.benchmarks.opening import one_of
 from pipeline.eval.benchmarks.tables import Cell, picture_at, size_at, table_files, table_rows
 from pipeline.eval.scorers import (
     COGNITION,
