@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import benchmarks
+from pipeline.cli import benchmarks, lavm
 from pipeline.cli import subject as told
 from pipeline.cli.places import AsJson
 from pipeline.cli.printing import emit, print_table, say
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
 benchmarks.register(app)
+app.command()(lavm.lavm)
 
 
 @app.callback()
