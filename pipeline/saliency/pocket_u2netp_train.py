@@ -32,7 +32,7 @@ def train(
     out: str | Path,
     *,
     seed: int = 0,
-    minutes: float = 80.0,
+    minutes: float = 90.0,
     images: int | None = None,
     workers: int = 2,
 ) -> Path:
