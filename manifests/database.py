@@ -28,6 +28,7 @@ VIEWS = (
     "calls",
     "rejections",
     "scores",
+    "predictions",
     "tries",
     "questions",
     "audit",

@@ -283,12 +283,25 @@ EVENTS = _schema(
     ("detail", pa.string()),
 )
 
+PREDICTIONS = _schema(
+    ("sample_id", pa.string()),
+    ("item_id", pa.string()),
+    ("method", pa.string()),
+    ("exemplars", pa.list_(pa.string())),
+    ("jaccard", pa.list_(pa.float64())),
+    ("richness", pa.list_(pa.int32())),
+    ("codes", pa.list_(pa.int32())),
+    *_VERSION,
+)
+"""What a large autoregressive vision model painted for a query; pictures are added to the files."""
+
 DATA: Mapping[str, pa.Schema] = {
     "trajectories": TRAJECTORIES,
     "rejected": REJECTED,
     "steps": STEPS,
     "traces": TRACES,
     "prompts": PROMPTS,
+    "predictions": PREDICTIONS,
 }
 
 MANIFEST: Mapping[str, pa.Schema] = {

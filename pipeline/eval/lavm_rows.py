@@ -53,21 +53,11 @@ def schema() -> pa.Schema:
     query each is and how rich, the codes drawn, their picture, and the truth through the same view
     (null where there is none); both are PNG.
     """
-    import pyarrow as pa
     from datasets import Features, Image
 
-    plain = pa.schema(
-        [
-            ("sample_id", pa.string()),
-            ("item_id", pa.string()),
-            ("method", pa.string()),
-            ("exemplars", pa.list_(pa.string())),
-            ("jaccard", pa.list_(pa.float64())),
-            ("richness", pa.list_(pa.int32())),
-            ("codes", pa.list_(pa.int32())),
-            ("schema_version", pa.int32()),
-        ]
-    )
+    from manifests.tables import DATA
+
+    plain = DATA["predictions"].remove_metadata()
     features = Features.from_arrow_schema(plain) | {"picture": Image(), "truth": Image()}
     arrow = Features(features).arrow_schema
     version = {"cofpipe.schema_version": str(SCHEMA_VERSION)}

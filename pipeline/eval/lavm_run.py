@@ -5,15 +5,9 @@ Finds pool, queries, model and tokenizer, and names the run by what determines i
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
-from uuid import uuid4
+from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
@@ -21,10 +15,7 @@ from pipeline.eval import lavm_worker
 from pipeline.eval.lavm_config import LavmConfig, check_capacity, read_json, translate
 from pipeline.eval.lavm_pool import open_prompts, open_queries, pool_places
 from pipeline.eval.lavm_protocol import LAVM_METHODS, LavmProtocol
-from pipeline.eval.run import KIND, PACKAGES, SHARDS, Evaluation
-from pipeline.runner.rundir import write_run
-from pipeline.runner.storage import storage_at
-from pipeline.shards import MEGABYTE, Plan
+from pipeline.eval.run import KIND, SHARDS, Evaluation, begin, plan_of, run_id_of
 from pipeline.sources.specs import existing_folder
 
 
@@ -97,17 +88,13 @@ def plan_lavm(
         "data": [pool.digest, queries.digest],
         "model": [lavm.digest(asked.model), vqgan.digest(asked.tokenizer)],
     }
-    text = json.dumps(told, sort_keys=True) + (uuid4().hex if resume == "never" else "")
-    run_id = f"{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     entries = min(len(queries.known), asked.limit or len(queries.known))
-    plan = _plan(config, run_id, entries, shards)
+    plan = plan_of(config, run_id_of(recipe, told, resume), entries, shards)
     continued = (Path(plan.run_dir) / "run.json").exists()
     if not continued:
         told |= {"pool": {"pictures": len(places), "left_out": dict(sorted(left_out.items()))}}
-        _begin(config, asked, plan, told, [pool.parent, queries.parent])
-    # `evaluate` asks a design for nothing but its plain values.
-    design = cast(Any, asked)
-    return Evaluation(config, design, plan, f"{lavm_worker.__name__}:open_worker", continued)
+        begin(config, asked, plan, told, [pool.parent, queries.parent])
+    return Evaluation(config, asked, plan, f"{lavm_worker.__name__}:open_worker", continued)
 
 
 def _check_capacity(asked: LavmProtocol) -> None:
@@ -122,42 +109,3 @@ def _config_of(model: Path, variant: str | None) -> LavmConfig | None:
     if not (model / "config.json").is_file():
         return None
     return translate(read_json(model), variant=variant)
-
-
-def _plan(config: Config, run_id: str, entries: int, shards: int) -> Plan:
-    run, budget = config.run, config.budget
-    return Plan(
-        run_dir=str(Path(run.dir).absolute() / run_id),
-        run_id=run_id,
-        kind=KIND,
-        entries=entries,
-        shards=shards,
-        part_rows=run.part_rows,
-        part_bytes=run.part_mb * MEGABYTE,
-        stall_s=run.stall_s,
-        window=run.window,
-        budget_usd=budget.usd,
-        budget_tokens=budget.tokens,
-        budget_hours=budget.hours,
-    )
-
-
-def _begin(
-    config: Config, asked: LavmProtocol, plan: Plan, told: Mapping[str, Any], parents: list[str]
-) -> None:
-    Path(plan.run_dir).mkdir(parents=True, exist_ok=True)
-    fields = {
-        "run_id": plan.run_id,
-        "kind": KIND,
-        "recipe": config.recipe,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": config.seed,
-        "shards_total": plan.shards_total,
-        "entries": plan.entries,
-        "parents": [*parents, *told["model"]],
-        "design": asked.describe(),
-        "config": config.describe(),
-        "determined_by": told,
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-    }
-    write_run(storage_at(plan.run_dir), fields)

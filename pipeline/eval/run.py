@@ -11,7 +11,8 @@ import hashlib
 import json
 import platform
 import threading
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -42,13 +43,20 @@ Runner = Callable[..., Outcome]
 """Takes a plan, the worker's name, its settings, and `on_event` and `stop` by name."""
 
 
+class Described(typing.Protocol):
+    """What an evaluation asks."""
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """A run that is planned: what it asks of whom, and where it lies."""
 
     config: Config
     """Resolved: the model has a name."""
-    design: Design | Protocol
+    design: Described
     plan: Plan
     worker: str
     """`module:function` that opens one."""
@@ -129,12 +137,24 @@ def _plan(
     config = _absolute(config).model_copy(update={"recipe": recipe})
     told = _determined_by(config, design, shards) | told
     told["prompts"] = [prompts_sha256(config), *told["prompts"]]
+    plan = plan_of(config, run_id_of(recipe, told, resume), entries, shards)
+    continued = (Path(plan.run_dir) / "run.json").exists()
+    if not continued:
+        begin(config, design, plan, told, told["data"])
+    return Evaluation(config, design, plan, opener, continued)
+
+
+def run_id_of(recipe: str, told: Mapping[str, Any], resume: str) -> str:
+    """The recipe and a digest of all that determines a run's rows; `never` makes a new one."""
     text = json.dumps(told, sort_keys=True) + (uuid4().hex if resume == "never" else "")
-    run_id = f"{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-    run_dir = Path(config.run.dir).absolute() / run_id
+    return f"{recipe}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def plan_of(config: Config, run_id: str, entries: int, shards: int) -> Plan:
+    """What the runner is told of a run of scores."""
     run, budget = config.run, config.budget
-    plan = Plan(
-        run_dir=str(run_dir),
+    return Plan(
+        run_dir=str(Path(run.dir).absolute() / run_id),
         run_id=run_id,
         kind=KIND,
         entries=entries,
@@ -147,10 +167,6 @@ def _plan(
         budget_tokens=budget.tokens,
         budget_hours=budget.hours,
     )
-    continued = (run_dir / "run.json").exists()
-    if not continued:
-        _begin(config, design, plan, told)
-    return Evaluation(config, design, plan, opener, continued)
 
 
 def evaluate(
@@ -188,7 +204,10 @@ def _opener(module: ModuleType) -> str:
     return f"{module.__name__}:open_worker"
 
 
-def _begin(config: Config, design: Design | Protocol, plan: Plan, told: dict[str, Any]) -> None:
+def begin(
+    config: Config, design: Described, plan: Plan, told: Mapping[str, Any], data: Sequence[str]
+) -> None:
+    """Write a run's `run.json`; its parents are the data it is asked about and the weights."""
     Path(plan.run_dir).mkdir(parents=True, exist_ok=True)
     fields = {
         "run_id": plan.run_id,
@@ -198,7 +217,7 @@ def _begin(config: Config, design: Design | Protocol, plan: Plan, told: dict[str
         "seed": config.seed,
         "shards_total": plan.shards_total,
         "entries": plan.entries,
-        "parents": [*told["data"], *told["model"]],
+        "parents": [*data, *told["model"]],
         "design": design.describe(),
         "config": config.describe(),
         "determined_by": told,
