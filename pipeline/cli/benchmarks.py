@@ -208,12 +208,13 @@ def show_comparison(
     """Print the table and what follows from it; write the page and the chart beside it."""
     from pipeline.eval.benchmark_worker import opened
     from pipeline.eval.compare import plain
-    from pipeline.eval.outcome import compared, pictures_of, rows_of
+    from pipeline.eval.outcome import beside, compared, pictures_of, rows_of
 
-    rows = rows_of(planned.run_dir.parent, [planned.plan.run_id, *against])
+    rows = rows_of(planned.run_dir.parent, [planned.plan.run_id])
     if not rows:
         return
     benchmark = opened(planned.config, asked)
+    rows += beside(benchmark, rows_of(planned.run_dir.parent, against))
     found = compared(benchmark, rows, planned.config.seed)
     if json:
         told_all = [*map(plain, found.cells), *map(plain, found.pairs), *map(plain, found.savings)]
@@ -247,10 +248,11 @@ def _print(found: Compared) -> None:
     print_table(*_table(found.cells), sys.stdout)
     for total in found.totals:
         print("  ".join(f"{name} {_short(value)}" for name, value in total.items()))
-    if any(cell.method == "direct" and cell.resolution == LARGEST for cell in found.cells):
-        for saving in found.savings:
+    told = {c.subject for c in found.cells if (c.method, c.resolution) == ("direct", LARGEST)}
+    for saving in found.savings:
+        if saving.subject in told:
             share = "" if saving.value is None else f" {saving.value:.0%} of the tokens"
-            print(f"{saving.method} saves{share}: {verdict(saving)}")
+            print(f"{saving.subject}, {saving.method}, saves{share}: {verdict(saving)}")
 
 
 def _table(cells: list[Cell]) -> tuple[list[str], list[list[Any]]]:

@@ -51,6 +51,22 @@ def rows_of(runs_dir: Path, run_ids: Iterable[str]) -> list[Row]:
     return found
 
 
+def beside(benchmark: Benchmark, rows: Iterable[Row]) -> list[Row]:
+    """The rows of other runs that are about this benchmark's questions.
+
+    Raises `ConfigError` where a question has another answer there: then it is another question.
+    """
+    answers = {item.item_id: item.answer for item in benchmark.items}
+    shared = [row for row in rows if row["item_id"] in answers]
+    for row in shared:
+        if row["target"] != answers[row["item_id"]]:
+            raise ConfigError(
+                f"{row['run_id']} asked something else as {row['item_id']}.",
+                "Compare runs of the same benchmark with the same options and seed.",
+            )
+    return shared
+
+
 def chance(items: Sequence[Item]) -> float:
     """Share of the questions that guessing among their options gets right."""
     return sum(map(_guessed, items)) / len(items)

@@ -17,7 +17,7 @@ from pipeline.cli.app import main
 from pipeline.config import Config, config_from
 from pipeline.errors import ConfigError, ModelError
 from pipeline.eval.benchmark_worker import opened
-from pipeline.eval.outcome import compared, rows_of
+from pipeline.eval.outcome import beside, compared, rows_of
 from pipeline.eval.protocol import Protocol
 from pipeline.eval.run import Evaluation, Summary, evaluate, plan_benchmark
 from pipeline.runner.fsck import fsck
@@ -269,10 +269,38 @@ def test_people_get_a_table_a_chart_and_a_page_and_another_run_beside(
         (run,) = [path.name for path in (tmp_path / "runs").iterdir()]
         out = ran(server.url, "right", "--compare", "--against", run, "-o", str(page))
     assert re.search(r"left +direct +112", out) and re.search(r"right +direct +3840", out)
-    assert "direct saves" in out
+    assert "right, direct, saves" in out
     text = page.read_text("utf-8")
     assert "<svg" in text and "left" in text and not re.search(r'(?:src|href)="http', text)
     assert page.with_suffix(".svg").read_text("utf-8").startswith("<svg")
+
+
+def test_another_run_is_put_beside_where_it_answered_the_same_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ran(limit: int, size: str, *words: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            main([
+                "eval", "needles", "--policy", "scripted", "--resolutions", "224", "--limit",
+                str(limit), "--option", f"size={size}", "--method", "direct", "--seed", "3",
+                "--runs-dir", str(tmp_path), *words,
+            ])  # fmt: skip
+        return int(ended.value.code or 0)
+
+    assert ran(3, "800x600") == 0
+    (more,) = [path.name for path in tmp_path.iterdir()]
+    page = str(tmp_path / "page.html")
+    again = ("--set", "policy.temperature=0.5", "--against", more)
+    assert ran(2, "800x600", *again, "--compare", "-o", page) == 2, "one subject, tried twice"
+    found = compared_rows(tmp_path, more)
+    assert [row["item_id"] for row in found] == ["needles/0000", "needles/0001"]
+    with pytest.raises(ConfigError, match="something else"):
+        compared_rows(tmp_path, more, seed=4)
+
+
+def compared_rows(runs: Path, run: str, seed: int = 3) -> list[dict[str, Any]]:
+    asked = Protocol("needles", limit=2, options={"size": "800x600"})
+    return beside(opened(settings(runs, seed=seed), asked), rows_of(runs, [run]))
 
 
 def test_needles_are_compared_by_the_same_command_and_take_its_options(
