@@ -172,9 +172,10 @@ def _print(found: list[Record]) -> None:
         cells = [word for line in mine for word in _mean(line)]
         body.append([method, *cells, first.queries, first.unscored or ""])
     print_table([*head, "of", "unscored"], body, sys.stdout)
-    gaps = [record for record in found if isinstance(record, Gap)]
+    gaps = [record for record in found if isinstance(record, Gap) and record.queries]
     words = ["difference", "scorer", "by", "95 %", "queries", "better", "worse", "p"]
-    print_table(words, [_gap(gap) for gap in gaps], sys.stdout)
+    if gaps:
+        print_table(words, [_gap(gap) for gap in gaps], sys.stdout)
     for why, count in lines[0].reasons.items():
         say(f"{count} queries are unscored by {scorers[0]}, which is not zero: {why}.")
 
