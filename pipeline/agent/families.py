@@ -10,6 +10,7 @@ prompts or of pixels: sizes go in, sizes and frames come out.
     internvl     0..1000 on each axis              up to 12 tiles of 448 × 448, and an overview
     llava        0..1 on the picture padded        a square of 336 × 336 (LLaVA-1.5)
                  to a square
+    llava-next   not published; 0..1 on each axis  tiles of 336 × 336, 672 × 672 in all
     instructblip none; 0..1 on each axis is read   the picture squeezed to 224 × 224
 """
 
@@ -95,6 +96,7 @@ FAMILIES: dict[str, Family] = {
         Family("qwen3-vl", "thousand", 256 * 256, 4096 * 4096, factor=32),
         Family("internvl", "thousand", 448 * 448, 12 * 448 * 448, tile=448),
         Family("llava", "unit-padded", 336 * 336, 336 * 336),
+        Family("llava-next", "unit", 336 * 336, 672 * 672),
         Family("instructblip", "unit", 224 * 224, 224 * 224, tile=224, boxes=False),
     )
 }
@@ -107,8 +109,8 @@ _NAMES = {
     "llava": r"llava-v?1[.-]5",
     "instructblip": r"instruct-?blip",
 }
-"""What is found in a model's name, in lower case with `_` as `-`. Later LLaVAs are left out: they
-see tiles, and what they were taught differs."""
+"""What is found in a model's name, in lower case with `_` as `-`. Later LLaVAs are left out: in
+which numbers they speak is not published, so `llava-next` is for who tells it."""
 
 
 def family_of(model_name: str, told: str | None) -> Family:

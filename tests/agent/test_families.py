@@ -76,6 +76,7 @@ def test_a_mistyped_family_names_the_nearest() -> None:
         ("internvl", (448, 448), (448, 448)),
         ("internvl", (4000, 1000), (1792, 448)),
         ("llava", (1000, 500), (336, 168)),
+        ("llava-next", (1000, 500), (672, 336)),
     ],
 )
 def test_pictures_are_seen_at_the_size_that_the_processor_makes(
