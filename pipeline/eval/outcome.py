@@ -79,11 +79,16 @@ def _guessed(item: Item) -> float:
 
 
 def totals(benchmark: Benchmark, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The benchmark's own totals of each way of looking, from the first try at each question."""
+    """The benchmark's own totals of each way of looking, from the first try at each question.
+
+    None of a way that has not come to every question yet: a part of the pairs is no total.
+    """
     if benchmark.official is None:
         return []
     told = []
     for key, tries in gathered(rows).items():
+        if len(tries) < len(benchmark.items):
+            continue
         first = [official_row(tried.rows[0]) for tried in tries.values()]
         told.append({**key._asdict(), **benchmark.official(first)})
     return told

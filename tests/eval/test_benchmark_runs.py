@@ -17,7 +17,7 @@ from pipeline.cli.app import main
 from pipeline.config import Config, config_from
 from pipeline.errors import ConfigError, ModelError
 from pipeline.eval.benchmark_worker import opened
-from pipeline.eval.outcome import beside, compared, rows_of
+from pipeline.eval.outcome import beside, compared, rows_of, write_results
 from pipeline.eval.protocol import Protocol
 from pipeline.eval.run import Evaluation, Summary, evaluate, plan_benchmark
 from pipeline.runner.fsck import fsck
@@ -316,3 +316,37 @@ def test_needles_are_compared_by_the_same_command_and_take_its_options(
     assert (cell["items"], cell["method"], run["status"]) == (2, "direct", "done")
     told = query(tmp_path, "select distinct protocol from scores").to_pylist()
     assert [json.loads(row["protocol"])["size"] for row in told] == ["800x600"]
+
+
+def test_mme_has_its_totals_and_results_only_when_every_pair_is_there(
+    tmp_path: Path,
+) -> None:
+    for task in ("color", "count"):
+        place = tmp_path / "mme" / task
+        place.mkdir(parents=True)
+        for name in ("a", "b"):
+            Image.new("RGB", (64, 64)).save(place / f"{name}.png")
+            lines = [f"Is it so? Please answer yes or no.\t{gold}" for gold in ("Yes", "No")]
+            (place / f"{name}.txt").write_text("\n".join(lines))
+    asked = Protocol("mme", str(tmp_path / "mme"), methods=("direct",), resolutions=(112,))
+    left = 3
+
+    def tired(body: Body) -> Any:
+        nonlocal left
+        left -= 1
+        return failing(500) if left < 0 else "Yes"
+
+    with Loopback(tired) as server:
+        config = served(tmp_path / "runs", server.url)
+        planned = plan_benchmark(config, asked, shards=8)
+        with pytest.raises(ModelError):
+            evaluate(planned)
+        benchmark = opened(planned.config, asked)
+        assert 0 < len(rows(planned)) < 8 and compared(benchmark, rows(planned), 0).totals == []
+        left = 100
+        _, summary = done(config, asked, shards=8)
+    (total,) = compared(benchmark, rows(planned), 0).totals
+    assert summary.status == "done" and total["perception"] == 100.0, "50 for each task"
+    assert write_results(benchmark, rows(planned), tmp_path / "Results") == 0
+    written = (tmp_path / "Results" / "direct-112" / "color.txt").read_text().splitlines()
+    assert len(written) == 4 and written[0].endswith("\tYes\tYes")
