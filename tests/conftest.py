@@ -27,7 +27,8 @@ _HERE = Path(__file__).parent
 _AT_WORK = {
     *("runner", "synthesis", "cli", "eval", "scenes", "models"),
     *("test_puzzle_scripts.py", "test_endpoint.py", "test_line_reader.py", "test_sign_script.py"),
-    *("test_probes.py", "test_mask_iou.py", "test_flawed.py", "saliency"),
+    *("test_probes.py", "test_mask_iou.py", "test_flawed.py", "saliency", "train"),
+    *("test_page.py", "test_prompts.py", "test_inline.py", "test_documented_queries.py"),
 }
 """Folders and files whose tests make runs, draw many pictures or talk to servers: seconds each."""
 
