@@ -10,17 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.cache_utils import Cache
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pipeline.errors import ConfigError
@@ -36,6 +34,7 @@ from pipeline.eval.lavm_config import (
 from pipeline.eval.lavm_config import visual_sentence as visual_sentence
 from pipeline.eval.vqgan import check_state, read_state
 from pipeline.models.generation import check_device, dtype_of, loading, writing
+from pipeline.models.shared_prefix import attending_to, cache_in
 from pipeline.models.weights import sha256_of
 
 FILES = ("model*.safetensors", "pytorch_model*.bin", "model_tp*.pt", "*.pt")
@@ -45,7 +44,6 @@ BATCH = 32
 CACHE_BYTES = 4 << 30
 """Keys and values of a batch take no more than this; at least one sentence is always read."""
 
-_SHARED = "shared-prefix"
 _READ_AT_ONCE = 2048
 """Tokens of several sentences that go through the model together before anything is drawn."""
 _TRAINED = "blocks.0.mixer.Wqkv.weight"
@@ -211,10 +209,10 @@ class Lavm:
             memory, shared = self._memory(len(ids), split + 2 * length), None
             self._read_each(ids[:, :split], memory, first, same.reshape(-1))
         at = 0 if shared is not None else split
-        with _attending(self.model, shared):
+        with attending_to(self.model, shared):
             logits = self._read(ids[:, split:], memory, at, shared)
             told: list[Tensor] = []
-            cache = _cache(memory, at + length)
+            cache = cache_in(memory, at + length)
             for place in range(length):
                 told.append(draw(logits[:, : self.config.codes], how, uniform[:, place]))
                 if place + 1 < length:
@@ -236,7 +234,7 @@ class Lavm:
         begun = at + (shared.shape[-2] if shared is not None else 0)
         most = max(1, _READ_AT_ONCE // ids.shape[1])
         parts = [slice(n, n + most) for n in range(0, len(ids), most)]
-        told = [self._step(ids[p], _cache(memory[:, :, p], at), begun, shared) for p in parts]
+        told = [self._step(ids[p], cache_in(memory[:, :, p], at), begun, shared) for p in parts]
         return torch.cat(told)
 
     def _step(self, ids: Tensor, cache: Cache, begun: int, shared: Tensor | None) -> Tensor:
@@ -277,89 +275,6 @@ def draw(logits: Tensor, how: Sampling, uniform: Tensor) -> Tensor:
     place = (chances.cumsum(-1) <= uniform[:, None]).sum(-1)
     place = place.minimum((chances > 0).sum(-1) - 1)
     return ids.gather(1, place[:, None])[:, 0]
-
-
-class _Layer(DynamicLayer):
-    """A layer's keys and values in room that is there: a further code copies none of the others."""
-
-    def __init__(self, room: Tensor, held: int) -> None:
-        """`room` is (2, rows, heads, length, size of a head), of which `held` places are taken."""
-        super().__init__()
-        self._room = room
-        self.is_initialized = True
-        self.keys, self.values = room[..., :held, :]
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        held = self.keys.shape[-2]
-        end = held + keys.shape[-2]
-        self._room[0, :, :, held:end], self._room[1, :, :, held:end] = keys, values
-        self.keys, self.values = self._room[..., :end, :]
-        return self.keys, self.values
-
-
-def _cache(memory: Tensor, held: int) -> Cache:
-    return Cache(layers=[_Layer(room, held) for room in memory])
-
-
-@contextmanager
-def _attending(model: Any, shared: Tensor | None) -> Iterator[None]:
-    """While it is open, the model also attends to what all rows share, if they share something."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = before if shared is None else _SHARED
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
-def _attend(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    shared: Tensor,
-    **__: Any,
-) -> tuple[Tensor, None]:
-    """Attention (B, Q, H, D) of rows to what all share, read once for all, and to what is theirs.
-
-    `shared` is (layers, 2, G, P, D); query (B, H, Q, D), key and value (B, G, S, D), the last Q of
-    the S places being the query's own.
-    """
-    keys, values = shared[module.layer_idx]
-    if query.shape[2] > 1:
-        return _attend_whole(query, keys, values, key, value, scaling).transpose(1, 2), None
-    rows, heads, _, size = query.shape
-    mine = (query * scaling).reshape(rows, len(keys), -1, size)
-    ours = mine.transpose(0, 1).reshape(len(keys), -1, size)
-    near = (mine @ key.mT).float()
-    far = (ours @ keys.mT).float().unflatten(1, (rows, -1)).transpose(0, 1)
-    top = torch.maximum(near.amax(-1, keepdim=True), far.amax(-1, keepdim=True))
-    near, far = (near - top).exp_(), (far - top).exp_()
-    total = near.sum(-1, keepdim=True) + far.sum(-1, keepdim=True)
-    far = far.transpose(0, 1).flatten(1, 2).to(values.dtype) @ values
-    out = (near.to(value.dtype) @ value) + far.unflatten(1, (rows, -1)).transpose(0, 1)
-    return (out / total.to(out.dtype)).view(rows, 1, heads, size), None
-
-
-def _attend_whole(
-    query: Tensor, keys: Tensor, values: Tensor, key: Tensor, value: Tensor, scaling: float
-) -> Tensor:
-    """The same for several places of a row, (B, H, Q, D): few enough to copy what is shared."""
-    rows, asked = len(query), query.shape[2]
-    key = torch.cat([keys.expand(rows, -1, -1, -1), key], 2)
-    value = torch.cat([values.expand(rows, -1, -1, -1), value], 2)
-    seen = torch.ones(asked, key.shape[2], dtype=torch.bool, device=key.device)
-    seen = seen.tril(key.shape[2] - asked)
-    grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(
-        query, key, value, seen, scale=scaling, enable_gqa=grouped
-    )
-
-
-AttentionInterface.register(_SHARED, _attend)
 
 
 def _llama(config: LavmConfig, state: Mapping[str, Tensor], dtype: torch.dtype, path: Path) -> Any:
