@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import checks, eval, importing, models, prompts, report, runs, synthesize
+from pipeline.cli import checks, eval, export, importing, models, prompts, report, runs, synthesize
 from pipeline.cli.printing import clean, say
 from pipeline.errors import CofpipeError
 
@@ -33,6 +33,7 @@ app.command()(runs.runs)
 app.command()(runs.sql)
 app.command()(runs.show)
 app.command()(report.report)
+app.command()(export.export)
 app.command()(prompts.prompts)
 app.command()(checks.fsck)
 app.command()(checks.gc)

@@ -8,7 +8,7 @@ CPU, it is asked for the map again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import BadImage, ModelError
 from pipeline.models import weights
 from pipeline.runner.rundir import read_run, records
-from pipeline.runner.storage import Storage, storage_at
+from pipeline.runner.storage import storage_at
 from pipeline.saliency import maps
 from pipeline.scenes.regions import mask_box
 from pipeline.sources.base import Picture
 from pipeline.sources.decode import decode
 from pipeline.synthesis.prompt_rows import from_png, prompt_of
 from pipeline.synthesis.prompting import Net, Salience, read, salience_of
+from pipeline.synthesis.stored import stored_rows
 from pipeline.visual_prompt import VisualPrompt, levels
 
 KIND = "prompts"
@@ -65,21 +65,11 @@ def recheck(run_dir: str | Path) -> Report:
     paths = [f.path for record in records(storage) for f in record.files if f.kind == KIND]
     for path in paths:
         try:
-            for row in rows_of(storage, path):
+            for row in stored_rows(storage, path, BATCH_ROWS):
                 tally.add(row)
         except (OSError, pa.ArrowException) as error:
             tally.problems.append(f"{path} cannot be read: {error}.")
     return Report(tally.rows, tally.frames, tally.network.asked, tuple(tally.problems))
-
-
-def rows_of(
-    storage: Storage, path: str, columns: Sequence[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """The rows of a committed file, a few at a time."""
-    with storage.open(path) as stream:
-        file = pq.ParquetFile(stream)
-        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            yield from batch.to_pylist()
 
 
 class _Network:

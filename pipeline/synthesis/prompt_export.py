@@ -14,7 +14,8 @@ from pipeline.runner.rundir import records
 from pipeline.runner.storage import Storage, storage_at
 from pipeline.sources.decode import decode
 from pipeline.sources.prompt_folders import stem_of, write_prompts
-from pipeline.synthesis.prompt_check import KIND, rows_of
+from pipeline.synthesis.prompt_check import BATCH_ROWS, KIND
+from pipeline.synthesis.stored import stored_rows
 
 Row = dict[str, object]
 
@@ -32,7 +33,9 @@ def export_prompts(
     names = _names(storage, paths, task)
     written = 0
     for path in paths:
-        for row in rows_of(storage, path, ["image_id", "task", "frames.list.element.bytes"]):
+        for row in stored_rows(
+            storage, path, BATCH_ROWS, ["image_id", "task", "frames.list.element.bytes"]
+        ):
             if row["image_id"] in names and row["task"] == (task or row["task"]) and row["frames"]:
                 try:
                     frames = [decode(frame["bytes"]) for frame in row["frames"]]
@@ -63,7 +66,7 @@ def _names(storage: Storage, paths: list[str], task: str | None) -> dict[str, st
 
 
 def _listed(storage: Storage, path: str) -> Iterator[tuple[str, str]]:
-    for row in rows_of(storage, path, ["image_id", "task"]):
+    for row in stored_rows(storage, path, BATCH_ROWS, ["image_id", "task"]):
         yield row["image_id"], row["task"]
 
 

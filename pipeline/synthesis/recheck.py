@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from manifests.tables import KEY
@@ -32,6 +31,7 @@ from pipeline.synthesis import focus_check
 from pipeline.synthesis.focus_check import FocusCheck
 from pipeline.synthesis.import_check import imported_problems, is_imported
 from pipeline.synthesis.proofs import is_provable, looked_past, proven
+from pipeline.synthesis.stored import stored_rows
 from pipeline.trajectory import Observation
 from pipeline.views import MAGNIFY, View, crop_region, first_view, zoomed
 
@@ -88,7 +88,7 @@ def recheck(run_dir: str | Path) -> Report:
     paths = [f.path for record in records(storage) for f in record.files if f.kind == KIND]
     for path in paths:
         try:
-            for row in _rows(storage, path):
+            for row in stored_rows(storage, path, BATCH_ROWS, _COLUMNS):
                 tally.add(row)
         except (OSError, pa.ArrowException) as error:
             tally.problems.append(f"{path} cannot be read: {error}.")
@@ -99,14 +99,6 @@ def _segmenter(storage: Storage) -> Mapping[str, Any] | None:
     """What outlined things in the run; None where it does not say."""
     config: Mapping[str, Any] = read_run(storage).get("config") or {}
     return config.get("segmenter")
-
-
-def _rows(storage: Storage, path: str) -> Iterator[Row]:
-    """The rows of a file, a few at a time."""
-    with storage.open(path) as stream:
-        file = pq.ParquetFile(stream)
-        for batch in file.iter_batches(BATCH_ROWS, columns=_COLUMNS):
-            yield from batch.to_pylist()
 
 
 @dataclass
@@ -207,18 +199,18 @@ class _Look:
 
 def _looks(row: Row) -> list[_Look]:
     """The last zoomed box of each step that has one; raises `InvalidBox` for what is no box."""
-    size, resolution = (row["width"], row["height"]), _solved_at(row)
+    size, resolution = (row["width"], row["height"]), solved_at(row)
     looks = []
     for step in row["steps"] or ():
         asked = [box for box, was in zip(step["boxes"], step["zoomed"], strict=False) if was]
         if not asked:
             continue
         box = _box(asked[-1])
-        looks.append(_look(box, size, resolution, step["magnification"]))
+        looks.append(look_at_budget(box, size, resolution, step["magnification"]))
     return looks
 
 
-def _look(box: Box, size: Size, budget: int, said: float | None) -> _Look:
+def look_at_budget(box: Box, size: Size, budget: int, said: float | None) -> _Look:
     """A look at its budget, or at the smaller view that its magnification tells of."""
     region = crop_region(box, size)
     edges = int(region.width), int(region.height)
@@ -237,11 +229,11 @@ def _look(box: Box, size: Size, budget: int, said: float | None) -> _Look:
 def _first(row: Row) -> _Look:
     """The view of the whole picture that a row began with."""
     size = (row["width"], row["height"])
-    whole = Observation(Box(0, 0, *size), view_size(size, _solved_at(row)))
-    return _Look(None, _solved_at(row), whole)
+    whole = Observation(Box(0, 0, *size), view_size(size, solved_at(row)))
+    return _Look(None, solved_at(row), whole)
 
 
-def _solved_at(row: Row) -> int:
+def solved_at(row: Row) -> int:
     """The budget at which the row's path was made."""
     return int(row["same_view_as"] or row["resolution"])
 
