@@ -175,7 +175,8 @@ class Segmenter(_Settings):
     device: str = "cpu"
     search: Literal["grid", "saliency"] = "grid"
     """How the masks of a whole picture are searched for: a coarse grid of points, or a fine one of
-    which only the likeliest points by saliency are asked, and none that a mask covers already."""
+    which only the likeliest points by saliency are asked, and none that a mask covers already; then
+    a `locate` that finds nothing tells what stands out, too."""
 
 
 class Episode(_Settings):

@@ -6,7 +6,7 @@ budget. Results for a view are kept, as many questions and budgets share them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -36,7 +36,10 @@ class Tools:
         segmenter: Segmenter,
         regions: Sequence[Box] = (),
         reader: SignReader | None = None,
+        prior: Callable[[Image.Image], np.ndarray] | None = None,
     ) -> None:
+        self.prior = prior
+        """Saliency of a view, float HW: what to look at where nothing else says; None: nothing."""
         self.reader = reader
         """What finds and reads writing; None: only tags are found, and only their codes read."""
         self._image = image
@@ -50,7 +53,7 @@ class Tools:
 
     def afresh(self, image: Image.Image) -> Tools:
         """The same tools over another picture, of which nothing is known."""
-        return Tools(image, self._segmenter, reader=self.reader)
+        return Tools(image, self._segmenter, reader=self.reader, prior=self.prior)
 
     async def open(self, resolution: int) -> View:
         """The first view at a budget."""

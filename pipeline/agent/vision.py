@@ -118,7 +118,8 @@ class VisionPlanner:
         if heard.box is not None:
             return str(self._written(heard.box))
         if heard.boxes:
-            return str([self._written(box) for box in heard.boxes])
+            written = str([self._written(box) for box in heard.boxes])
+            return written if heard.text == "found" else f"{heard.text} {written}"
         return heard.text
 
     def _written(self, box: Box) -> list[float]:

@@ -26,11 +26,14 @@ from pipeline.agent.tools import Tools
 from pipeline.errors import GrammarError, InvalidBox
 from pipeline.geometry import Box, Frame
 from pipeline.instructions import convention
+from pipeline.salient import most_salient
 from pipeline.turns import FrameBox
 from pipeline.views import View
 
 SMALLEST_READ_PX = 56
 """A region is shown to the reader at no less than this many pixels a side."""
+
+STANDS_OUT = "What stands out most is here:"
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,13 @@ class VisionTools:
         boxes = tuple(self._eyes.read(numbers, view) for numbers in roles.read_boxes(text))
         found = relevance_map(boxes, view)
         self._relevance = (view, found) if boxes else None
-        said = "found" if boxes else f"{call.phrase} is not found."
-        return Heard(said, boxes=boxes, relevance=found)
+        if boxes:
+            return Heard("found", boxes=boxes, relevance=found)
+        said = f"{call.phrase} is not found."
+        if self._tools.prior is None:
+            return Heard(said, relevance=found)
+        stands_out = await self._eyes.off_loop(salient_part, view, self._tools.prior)
+        return Heard(f"{said} {STANDS_OUT}", boxes=(stands_out,), relevance=found)
 
     def _enough(self, box: Box, first: View, budget: int) -> int:
         """The resolution of a look at a box: no more pixels than its target is worth."""
@@ -135,6 +143,12 @@ class VisionTools:
         if not numbers:
             raise GrammarError("The reply names no box.")
         return Heard("adjusted", box=self._eyes.read(numbers[0], view))
+
+
+def salient_part(view: View, prior: Callable[[Image.Image], np.ndarray]) -> Box:
+    """The most salient part of a view, in source pixels."""
+    box = most_salient(prior(Image.fromarray(view.pixels)))
+    return view.to_source((box.x0, box.y0, box.x1, box.y1))
 
 
 def part(view: View, box: Box) -> np.ndarray:

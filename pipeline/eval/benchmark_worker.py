@@ -22,13 +22,14 @@ from pipeline.eval.benchmark import Benchmark, Item
 from pipeline.eval.benchmarks.opening import open_benchmark
 from pipeline.eval.coarse_to_fine import PRESETS, Preset
 from pipeline.eval.judge import judged
-from pipeline.eval.looks import Method, most_salient
+from pipeline.eval.looks import Method
 from pipeline.eval.protocol import Option, Protocol, told
 from pipeline.eval.readings import Asked, Reading
 from pipeline.eval.score_rows import Put, score_row, trace_rows
 from pipeline.eval.subjects import Subject
 from pipeline.runner.stream import Stream, off_loop
 from pipeline.saliency.prior import build_prior
+from pipeline.salient import most_salient
 from pipeline.samples import Sample, Score
 from pipeline.shards import Ledger, Passed, Unit, Work
 from pipeline.sources.decode import decode

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.geometry import Box, Size, view_size
+from pipeline.salient import part_of
 from pipeline.trajectory import Observation
 from pipeline.views import MAGNIFY, look_at, whole_at
 
@@ -37,8 +38,6 @@ GRID, EXHAUSTIVE = 2, 4
 """Cells on each side."""
 OVERLAP = 0.1
 """By which a cell reaches into its neighbours, of its own sides."""
-PART = 1 / 3
-"""Sides of a crop that no box tells, as a share of the picture's."""
 MOST_CROPS = 4
 
 
@@ -67,7 +66,7 @@ def observations(
     if method == "random-crop":
         assert rng is not None
         crops = [look_at(size, box, resolution, 0).region for box in boxes[:MOST_CROPS]]
-        sides = [(int(c.width), int(c.height)) for c in crops] or [_part(size)]
+        sides = [(int(c.width), int(c.height)) for c in crops] or [part_of(size)]
         return [whole, *(_shown(_anywhere(side, size, rng), resolution) for side in sides)]
     return [whole]
 
@@ -93,21 +92,6 @@ def tiles(size: Size, cells: int) -> list[Box]:
         for row in range(cells)
         for col in range(cells)
     ]
-
-
-def most_salient(saliency: np.ndarray) -> Box:
-    """The window of a ninth of the picture that holds most of a saliency map (float HW)."""
-    height, width = saliency.shape
-    wide, high = _part((width, height))
-    sums = np.zeros((height + 1, width + 1))
-    sums[1:, 1:] = saliency.cumsum(0, dtype=np.float64).cumsum(1)
-    held = sums[high:, wide:] - sums[:-high, wide:] - sums[high:, :-wide] + sums[:-high, :-wide]
-    y, x = np.unravel_index(int(held.argmax()), held.shape)
-    return Box(int(x), int(y), int(x) + wide, int(y) + high)
-
-
-def _part(size: Size) -> Size:
-    return max(1, round(size[0] * PART)), max(1, round(size[1] * PART))
 
 
 def _anywhere(side: Size, size: Size, rng: np.random.Generator) -> Box:

@@ -98,7 +98,7 @@ class Solver:
     reader: SignReader | None = None
     """For tasks whose answers are written; None where there are none."""
     prior: Callable[[Image.Image], np.ndarray] | None = None
-    """Saliency of a picture, float HW, where the boxes are compared with it."""
+    """Saliency of a picture, float HW, where boxes are compared with it or looks follow it."""
 
     async def solve(
         self,
@@ -114,7 +114,9 @@ class Solver:
         """
         tables = Tables()
         reader = self.reader if prepared.kind in WRITTEN else None
-        tools = Tools(prepared.image, self.segmenter, _regions(picture, prepared), reader)
+        guide = self.prior if self.config.segmenter.search == "saliency" else None
+        regions = _regions(picture, prepared)
+        tools = Tools(prepared.image, self.segmenter, regions, reader, guide)
         scene = _Scene(picture, prepared, tools, ledger, await self._salient(prepared.image))
         jobs = [(p, r) for p in prepared.problems for r in self._budgets(p).values()]
         ahead = self.crews.in_flight
@@ -145,7 +147,7 @@ class Solver:
         return tables
 
     async def _salient(self, image: Image.Image) -> np.ndarray | None:
-        if self.prior is None:
+        if self.prior is None or not self.config.checks.saliency:
             return None
         return await off_loop(self.crews.workers, self.prior, image)
 

@@ -81,8 +81,7 @@ class SynthesisWorker:
             from pipeline.models.sam_search import Searching
 
             self._segmenter = Searching(self._segmenter, prior)
-        checked = prior if config.checks.saliency else None
-        self._solver = Solver(config, self._crews, self._segmenter, open_reader(config), checked)
+        self._solver = Solver(config, self._crews, self._segmenter, open_reader(config), prior)
         self.schemas: Mapping[str, pa.Schema] = schemas()
         self.manifest: Mapping[str, pa.Schema] = {n: MANIFEST[n] for n in ("rejections", "timings")}
 

@@ -7,6 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -153,6 +154,37 @@ def test_what_was_located_decides_how_many_tokens_a_look_may_cost() -> None:
         return look.view.observation.visual_tokens
 
     assert asyncio.run(tokens(wide)) < 0.3 * asyncio.run(tokens(Box(500, 500, 700, 700)))
+
+
+def test_where_a_model_finds_nothing_a_prior_says_what_stands_out_of_the_view_alone() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def prior(image: Image.Image) -> np.ndarray:
+        seen.append(image.size)
+        found = np.full((image.height, image.width), 0.01, np.float32)
+        found[: image.height // 4, : image.width // 4] = 1
+        return found
+
+    def told(**guided: Any) -> str:
+        model = ListModel(
+            [uses(("locate", {"phrase": "an owl"})), ANSWER], others={**AGREES, "locate": "[]"}
+        )
+        config = config_from({"policy": {"kind": "endpoint"}})
+        with ThreadPoolExecutor(1) as threads:
+            tools = Tools(PICTURE, GroundSegmenter(), **guided)
+            crews = VisionCrews(model, FAMILIES["qwen2.5-vl"], config, threads)
+            crew = crews.crew(tools, Task(SAMPLE.sample_id, 224), TRUTH, Paper())
+            asyncio.run(run_episode(SAMPLE, crew.policy, crew.tools, Limits(224)))
+        planner = [request for request in model.asked if request.role == "planner"]
+        return str(planner[1].messages[-1].parts[-1])
+
+    assert told() == "an owl is not found."
+    said = told(prior=prior)
+    assert said.startswith("an owl is not found. What stands out")
+    (box,) = [json.loads(said[said.index("[") :])]
+    width, height = first_view(PICTURE, 224).observation.size
+    assert seen == [(width, height)] and box[0][:2] == [0, 0]
+    assert box[0][2] == pytest.approx(width / 3, abs=2)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.eval.looks import Method, finer, most_salient, observations, tiles
+from pipeline.eval.looks import Method, finer, observations, tiles
 from pipeline.geometry import Box, visual_tokens
+from pipeline.salient import most_salient
 from pipeline.trajectory import Observation
 
 SIZES = st.tuples(st.integers(120, 4000), st.integers(120, 4000)).filter(
