@@ -43,6 +43,7 @@ def test_help_lists_the_commands_that_are_built_and_no_others() -> None:
         "sql",
         "show",
         "report",
+        "export",
         "prompts",
         "fsck",
         "gc",
