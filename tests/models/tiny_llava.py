@@ -8,6 +8,7 @@ tokenizer in a folder of its own.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +131,23 @@ def _trained(names: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _bert_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """A BERT's kind of whole words and letters.
+
+    By hand: the library's trainer breaks ties in another order in each process, and then random
+    weights say something else each time.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = sorted(set(re.findall(r"\w+|[^\w\s]", _WORDS.lower())))
+    letters = sorted({letter for word in words for letter in word})
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
+    names += [word for word in words if len(word) > 1]
+    vocabulary = {name: place for place, name in enumerate(names)}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.add_special_tokens(names[:4])
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)
-    backend.train_from_iterator(_WORDS.splitlines() * 4, trainer)
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
