@@ -21,8 +21,8 @@ from pipeline.agent.chat import Part, Picture, Reply, Request
 from pipeline.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from pipeline.models.local_vlm import Vlm
     from pipeline.models.qwen_prompt import Message
-    from pipeline.models.vlm import Vlm
 
 
 async def open_local(

@@ -7,7 +7,8 @@ grammars; safetensors only, never a checkpoint's own code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from pipeline.errors import ConfigError, ContextOverflow, ModelError
-from pipeline.highlight import Highlight
 from pipeline.models.generation import (
     Draw,
     Generated,
@@ -35,6 +35,7 @@ from pipeline.models.generation import (
     writing,
 )
 from pipeline.models.llava_prompt import Prompt, makes_squares
+from pipeline.models.local_vlm import Asked, Vlm
 from pipeline.models.qwen_prompt import Message, Part
 from pipeline.models.vision_grid import Seen, adapter_for
 
@@ -106,7 +107,7 @@ class Encoder:
         return text
 
 
-class InstructBlip:
+class InstructBlip(Vlm):
     """Weights of one model; one call at a time. A reply is drawn as it was asked for: a
     checkpoint's own sampling defaults are not applied."""
 
@@ -121,34 +122,16 @@ class InstructBlip:
         bound = getattr(model.config.text_config, "max_position_embeddings", None)
         self._longest: int | None = None if self._encodes else bound
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        conversation: Sequence[Message],
-        *,
-        prefix: Sequence[Part] = (),
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        max_tokens: int = 1024,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-        keep_special: bool = False,
-        halt: Callable[[], bool] = lambda: False,
-        highlight: Highlight | None = None,
-    ) -> Generated:
-        """The answer, as `Vlm.generate` has it."""
+    def answer(self, conversation: Sequence[Message], asked: Asked) -> Generated:
         with writing(self.name):
-            begun = self._begun(prefix)
-            prompt = self.prompt(conversation, prefix)
+            begun = self._begun(asked.prefix)
+            prompt = self.prompt(conversation, asked.prefix)
             before = prompt.ids.shape[1] + len(begun)
-            most = room(before, self._longest, max_tokens, self.name)
-            tokens = self._tokens(prompt, begun, Draw(temperature, top_p, seed), most)
-
-            def text(ids: list[int]) -> str:
-                return self.encoder.decode(ids, keep_special=keep_special)
-
-            with attending(self.model, self._adapter, prompt.ids, prompt.pictures, highlight):
-                return collect(tokens, before, text, self._ends, stop, halt, self.name)
+            most = room(before, self._longest, asked.max_tokens, self.name)
+            tokens = self._tokens(prompt, begun, asked.draw, most)
+            text = partial(self.encoder.decode, keep_special=asked.keep_special)
+            with attending(self.model, self._adapter, prompt.ids, prompt.pictures, asked.highlight):
+                return collect(tokens, before, text, self._ends, asked.stop, asked.halt, self.name)
 
     def prompt(self, conversation: Sequence[Message], prefix: Sequence[Part] = ()) -> Prompt:
         """The question, ready for the answer; one that has begun is here only in a Vicuna."""

@@ -7,7 +7,8 @@ token by token. Knows nothing of roles, tools or grammars; safetensors only, nev
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 from transformers.utils import cached_file
 
 from pipeline.errors import ConfigError, nearest
-from pipeline.highlight import Highlight
 from pipeline.models.generation import (
     Draw,
     Generated,
@@ -43,6 +43,7 @@ from pipeline.models.llava_prompt import (
     makes_squares,
     shows_pictures,
 )
+from pipeline.models.local_vlm import Asked, Vlm
 from pipeline.models.qwen_prompt import Message, Part
 from pipeline.models.vision_grid import adapter_for
 
@@ -78,7 +79,7 @@ def load(
     return Llava(model.to(device), encoder, name_of(path_or_id, config))
 
 
-class Llava:
+class Llava(Vlm):
     """Weights of one model; one call at a time. A reply is drawn as it was asked for: a
     checkpoint's own sampling defaults are not applied."""
 
@@ -90,35 +91,15 @@ class Llava:
         self._ends = end_tokens(model, encoder.tokenizer.eos_token_id)
         self._longest: int = model.config.get_text_config().max_position_embeddings
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        conversation: Sequence[Message],
-        *,
-        prefix: Sequence[Part] = (),
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        max_tokens: int = 1024,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-        keep_special: bool = False,
-        halt: Callable[[], bool] = lambda: False,
-        highlight: Highlight | None = None,
-    ) -> Generated:
-        """The assistant's next turn, as `Vlm.generate` has it."""
+    def answer(self, conversation: Sequence[Message], asked: Asked) -> Generated:
         with writing(self.name):
-            prompt = self.prompt(conversation, prefix)
-            before = prompt.ids.shape[1]
-            most = room(before, self._longest, max_tokens, self.name)
-            tokens = self._tokens(prompt, Draw(temperature, top_p, seed), most)
-
-            def text(ids: list[int]) -> str:
-                return self.encoder.decode(ids, keep_special=keep_special)
-
-            with attending(
-                self.model, self.encoder.adapter, prompt.ids, prompt.pictures, highlight
-            ):
-                return collect(tokens, before, text, self._ends, stop, halt, self.name)
+            prompt = self.prompt(conversation, asked.prefix)
+            before, adapter = prompt.ids.shape[1], self.encoder.adapter
+            most = room(before, self._longest, asked.max_tokens, self.name)
+            tokens = self._tokens(prompt, asked.draw, most)
+            text = partial(self.encoder.decode, keep_special=asked.keep_special)
+            with attending(self.model, adapter, prompt.ids, prompt.pictures, asked.highlight):
+                return collect(tokens, before, text, self._ends, asked.stop, asked.halt, self.name)
 
     def prompt(self, conversation: Sequence[Message], prefix: Sequence[Part] = ()) -> Prompt:
         """A conversation, ready for the assistant's turn that has begun with `prefix`."""

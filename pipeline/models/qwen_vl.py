@@ -16,7 +16,6 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from pipeline.errors import ConfigError
-from pipeline.highlight import Highlight
 from pipeline.models.generation import (
     Draw,
     Generated,
@@ -32,6 +31,7 @@ from pipeline.models.generation import (
     source_of,
     writing,
 )
+from pipeline.models.local_vlm import Asked, Vlm
 from pipeline.models.qwen_batch import Row, written_together
 from pipeline.models.qwen_prompt import Encoder, Message, Part
 from pipeline.models.qwen_reading import Prompt, Reading
@@ -69,7 +69,7 @@ def load(
     return QwenVl(model.to(device), encoder, name_of(path_or_id, config), keep_tokens=keep_tokens)
 
 
-class QwenVl:
+class QwenVl(Vlm):
     """Weights of one model; one call at a time.
 
     The checkpoint's own sampling defaults (top-k, repetition penalty) are not applied: a reply is
@@ -96,42 +96,24 @@ class QwenVl:
         self._sessions = Sessions(keep_tokens if may_keep(model) else 0)
         self._adapter = adapter_for(model.config)
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        conversation: Sequence[Message],
-        *,
-        prefix: Sequence[Part] = (),
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        max_tokens: int = 1024,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-        keep_special: bool = False,
-        halt: Callable[[], bool] = lambda: False,
-        highlight: Highlight | None = None,
-    ) -> Generated:
-        """The assistant's next turn, which has begun with `prefix`; greedy at temperature 0.
-
-        With `keep_special` the marks of `cof-v1` are read as tokens and stay in the text.
-        The same arguments give the same text on the same machine, rounding aside, as the class
-        tells. `halt` is asked before every token. With a `highlight` all is read anew, and nothing
-        of it is kept. Raises `ContextOverflow`, `ConfigError` for a highlight that cannot be, or
-        `ModelError` when the model fails or is halted.
+    def answer(self, conversation: Sequence[Message], asked: Asked) -> Generated:
+        """With `keep_special` the marks of `cof-v1` are read as tokens, too; the same arguments
+        give the same text rounding aside, as the class tells. With a `highlight` all is read anew,
+        and nothing of it is kept.
         """
-        sessions = self._sessions if highlight is None else Sessions(0)
+        sessions = self._sessions if asked.highlight is None else Sessions(0)
 
         def answer() -> Generated:
-            prompt = self._begun(conversation, prefix, keep_special, sessions)
+            prompt = self._begun(conversation, asked.prefix, asked.keep_special, sessions)
             before, shown = prompt.ids.shape[1], prompt.written.shown
-            draw, most = Draw(temperature, top_p, seed), self._room(prompt, max_tokens)
+            most = self._room(prompt, asked.max_tokens)
             seen = [Seen(picture.image.size, picture.grid) for picture in shown]
             with (
-                attending(self.model, self._adapter, prompt.ids, seen, highlight),
-                closing(self._tokens(prompt, draw, most, sessions)) as tokens,
+                attending(self.model, self._adapter, prompt.ids, seen, asked.highlight),
+                closing(self._tokens(prompt, asked.draw, most, sessions)) as tokens,
             ):
-                text = self._decoder(keep_special)
-                said = collect(tokens, before, text, self._ends, stop, halt, self.name)
+                text = self._decoder(asked.keep_special)
+                said = collect(tokens, before, text, self._ends, asked.stop, asked.halt, self.name)
             return replace(said, tokens_cached=prompt.held)
 
         return self._answered(answer)

@@ -19,7 +19,6 @@ from tests.models.test_qwen_vl import picture  # noqa: E402
 from tests.models.watched_qwen import (  # noqa: E402
     LOOKS,
     assert_close,
-    build,
     failing,
     grown,
     like,
@@ -27,25 +26,6 @@ from tests.models.watched_qwen import (  # noqa: E402
     plain,
     watching,
 )
-
-
-@pytest.fixture(scope="module", params=qwen_vl.KINDS)
-def related(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> qwen_vl.QwenVl:
-    """Each kind of Qwen-VL that is served; nothing is kept."""
-    return build(tmp_path_factory.mktemp("qwen"), request.param)
-
-
-@pytest.fixture(scope="module")
-def forgetful(tmp_path_factory: pytest.TempPathFactory) -> qwen_vl.QwenVl:
-    """A Qwen2.5-VL that keeps nothing."""
-    return build(tmp_path_factory.mktemp("qwen"))
-
-
-@pytest.fixture
-def keeping(forgetful: qwen_vl.QwenVl) -> qwen_vl.QwenVl:
-    return like(forgetful)
 
 
 def rows_of_a_batch() -> list[list[Message]]:

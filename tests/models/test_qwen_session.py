@@ -27,7 +27,6 @@ from tests.models.watched_qwen import (  # noqa: E402
     LOGITS,
     LOOKS,
     assert_close,
-    build,
     failing,
     grown,
     like,
@@ -35,25 +34,6 @@ from tests.models.watched_qwen import (  # noqa: E402
     plain,
     watching,
 )
-
-
-@pytest.fixture(scope="module", params=qwen_vl.KINDS)
-def related(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> qwen_vl.QwenVl:
-    """Each kind of Qwen-VL that is served; nothing is kept."""
-    return build(tmp_path_factory.mktemp("qwen"), request.param)
-
-
-@pytest.fixture(scope="module")
-def forgetful(tmp_path_factory: pytest.TempPathFactory) -> qwen_vl.QwenVl:
-    """A Qwen2.5-VL that keeps nothing."""
-    return build(tmp_path_factory.mktemp("qwen"))
-
-
-@pytest.fixture
-def keeping(forgetful: qwen_vl.QwenVl) -> qwen_vl.QwenVl:
-    return like(forgetful)
 
 
 def test_a_growing_conversation_reads_only_what_is_new(related: qwen_vl.QwenVl) -> None:
