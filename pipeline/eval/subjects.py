@@ -20,7 +20,7 @@ from pipeline.agent.episode import Limits, Toolbox, run_episode
 from pipeline.agent.locate import Segmenter
 from pipeline.agent.probes import settled
 from pipeline.config import Config
-from pipeline.errors import ContextOverflow
+from pipeline.errors import ContextOverflow, InvalidBox
 from pipeline.eval.coarse_to_fine import (
     LOCATE_PROMPTS,
     Preset,
@@ -102,6 +102,8 @@ class Subject:
             return Reading(unscored=f"context_overflow: {error.message}", usage=crew.usage)
         except NotUnderstood as error:
             return Reading(unscored=f"not_understood: {error}", usage=crew.usage)
+        except InvalidBox as error:  # a picture, or a box of the benchmark, that cannot be shown
+            return Reading(unscored=f"not_shown: {error}", usage=crew.usage)
         except _NotThere as error:
             return Reading(unscored=str(error), usage=crew.usage)
 

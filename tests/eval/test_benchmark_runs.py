@@ -18,7 +18,7 @@ from pipeline.config import Config, config_from
 from pipeline.errors import ConfigError, ModelError
 from pipeline.eval.benchmark_worker import opened
 from pipeline.eval.outcome import beside, compared, rows_of, write_results
-from pipeline.eval.protocol import Protocol
+from pipeline.eval.protocol import ALL_METHODS, Protocol
 from pipeline.eval.run import Evaluation, Summary, evaluate, plan_benchmark
 from pipeline.runner.fsck import fsck
 from pipeline.sources.decode import encode
@@ -150,6 +150,31 @@ def test_a_picture_that_does_not_open_is_unscored_and_the_others_are_not(
     assert Counter(direct) == {1.0: 1, 0.0: 2, None: 1}
     blind = [row for row in found.values() if (row["explanation"] or "").startswith("no_boxes")]
     assert len(blind) == 2 and all(row["value"] is None for row in blind)
+
+
+def test_what_cannot_be_shown_is_unscored_with_every_method_and_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "own"
+    place.mkdir()
+    sizes = {"speck.png": (10, 10), "thread.png": (6000, 20), "fine.png": (320, 240)}
+    asked: list[dict[str, Any]] = []
+    for name, size in sizes.items():
+        Image.new("RGB", size, (200, 20, 20)).save(place / name)
+        asked.append({"image": name, "question": "Which colour?", "answer": "red"})
+    asked[-1]["boxes"] = [[900, 900, 950, 950]]
+    (place / "questions.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    methods = tuple(method for method in ALL_METHODS if method != "coarse-to-fine")
+    with Loopback(lambda body: "<think> Red. </think><answer> red </answer>") as server:
+        config = served(tmp_path / "runs", server.url)
+        planned, summary = done(config, Protocol("folder", str(place), methods=methods))
+    unscored = {name: set[str]() for name in sizes}
+    for row in rows(planned):
+        if row["value"] is None:
+            unscored[row["image_id"]].add(row["method"])
+    assert summary.status == "done" and summary.scored == 3 * len(methods)
+    assert unscored["speck.png"] == unscored["thread.png"] == set(methods)
+    assert unscored["fine.png"] == {"oracle-crop", "random-crop"}, "its box lies outside"
 
 
 def test_what_no_rule_can_tell_a_judge_may_and_one_that_fails_scores_nothing(
