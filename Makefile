@@ -12,7 +12,7 @@ LIGHT  := not slow and not survive and not fuzz and not bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast check bench survive fuzz serve-env clean
+.PHONY: help demo test fast check bench bench-train survive fuzz serve-env clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,9 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, import contracts
 
 bench: $(VENV)/.installed-dev ## measurements (docs/benchmarks.md says what they mean)
 	$(BIN)/pytest -q -s -p no:xdist --timeout 3600 -m bench
+
+bench-train: $(VENV)/.installed-dev ## training steps with the vision tower batched, and without
+	$(BIN)/pytest -q -s -p no:xdist --timeout 3600 -m bench tests/bench/test_train_speed.py
 
 survive: $(VENV)/.installed-dev ## kill processes at random moments and count the rows
 	$(BIN)/pytest -q -p no:xdist --timeout 3600 -m "slow or survive"

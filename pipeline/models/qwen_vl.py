@@ -36,6 +36,7 @@ from pipeline.models.qwen_batch import Row, written_together
 from pipeline.models.qwen_prompt import Encoder, Message, Part
 from pipeline.models.qwen_reading import Prompt, Reading
 from pipeline.models.qwen_session import KEEP_TOKENS, Sessions, may_keep
+from pipeline.models.vision_batches import batched_vision
 from pipeline.models.vision_grid import Seen, adapter_for
 
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -66,6 +67,7 @@ def load(
     with loading(source, "a Qwen-VL model"):
         config, encoder = _read_settings(source)
         model = read_weights(source, config, wanted)
+    batched_vision(model)
     return QwenVl(model.to(device), encoder, name_of(path_or_id, config), keep_tokens=keep_tokens)
 
 
