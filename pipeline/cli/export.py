@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.places import RUNS_DIR, AsJson, RunName, RunsDir, find_run
-from pipeline.cli.printing import emit, say
+from pipeline.cli.printing import clean, emit, say
+
+if TYPE_CHECKING:
+    from pipeline.synthesis.exports import Exported
 
 
 class TrainerName(StrEnum):
@@ -50,6 +53,14 @@ def export(
     pictures: Annotated[
         Pictures, typer.Option(help="png keeps every pixel; jpeg is about a quarter of it.")
     ] = Pictures.png,
+    pixels: Annotated[
+        bool | None,
+        typer.Option(
+            "--pixels/--recipe-only",
+            help="Pictures, or digests and recipes that `rehydrate` makes them from "
+            "[pictures, unless a source may not be passed on].",
+        ),
+    ] = None,
     json: AsJson = False,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
@@ -66,8 +77,10 @@ def export(
         only_verified=only_verified,
         min_weight=min_weight,
         pictures=pictures.value,
+        pixels=pixels,
     )
     done = write(find_run(runs_dir, run), out, asked)
+    _tell_of_sources(done, pixels)
     if json:
         emit({"out": str(out), **asdict(done)})
         return
@@ -77,3 +90,18 @@ def export(
     if done.left_out:
         why = ", ".join(f"{count} {reason}" for reason, count in done.left_out.items())
         say(f"Left out: {why} (left_out.jsonl).")
+    if done.recipe_only:
+        small, large = done.recipe_bytes, done.pixel_bytes
+        say(f"Without pixels: {small / 1e6:.2f} MB for {large / 1e6:.2f} MB, {small / large:.2%}.")
+        say(f"Pixels again: cofpipe rehydrate {out} --source FOLDER_OR_TARS --out DATA")
+
+
+def _tell_of_sources(done: Exported, pixels: bool | None) -> None:
+    """Say where pictures may not be passed on, and what follows from it."""
+    if not done.closed or pixels is False:
+        return
+    names = ", ".join(f"{clean(why)} ({count} rows)" for why, count in done.closed.items())
+    if pixels:
+        say(f"Warning: pictures may not be passed on: {names}. Keep this folder to yourself.")
+    else:
+        say(f"Pictures may not be passed on: {names}. --pixels writes them for your own use.")

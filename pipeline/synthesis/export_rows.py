@@ -40,7 +40,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 BATCH_ROWS = 8
 PNG_LEVEL = 3
 
-_COLUMNS = (
+COLUMNS = (
     *KEY,
     *("image_id", "image_sha256", "source_sha256", "width", "height", "view_w", "view_h"),
     *("same_view_as", "question", "options", "target", "target_boxes", "task", "answer"),
@@ -78,6 +78,8 @@ class Example:
     """Encoded, in the order of the image blocks."""
     sizes: tuple[Size, ...]
     """(width, height) of each picture."""
+    view_sha256: tuple[str, ...]
+    """Digests of each picture's pixels, uint8 HWC, whatever encodes them."""
     question: str
     options: tuple[str, ...]
     target: str
@@ -106,7 +108,8 @@ class LeftOut:
     resolution: int
     rollout: int
     reason: str
-    """`not_verified`, `weight`, `no_target`, `same_prompt`, `picture`, `view`, `box`, `not_said`"""
+    """`not_verified`, `weight`, `no_target`, `same_prompt`, `picture`, `view`, `box`, `not_said`;
+    of recipes `no_recipe`."""
     detail: str = ""
 
 
@@ -123,13 +126,13 @@ class Reader:
         """The row as an example, or why it is none; nothing of a row is ever raised."""
         try:
             refused = self._refused(row)
-            return _left_out(row, *refused) if refused else self._example(row)
+            return left_out(row, *refused) if refused else self._example(row)
         except BadImage as error:
-            return _left_out(row, "picture", f"{error.reason} {error.detail}".strip())
+            return left_out(row, "picture", f"{error.reason} {error.detail}".strip())
         except InvalidBox as error:
-            return _left_out(row, "box", error.message)
+            return left_out(row, "box", error.message)
         except GrammarError as error:
-            return _left_out(row, "not_said", error.message)
+            return left_out(row, "not_said", error.message)
 
     def _refused(self, row: Row) -> tuple[str, str] | None:
         """(reason, detail) where the row is not wanted."""
@@ -160,13 +163,14 @@ class Reader:
         sample, trajectory, looks = path_of(row, image)
         said = (row["view_w"], row["view_h"])
         if not is_imported(row) and trajectory.view.size != said:
-            return _left_out(row, "view", f"{said}; the law makes it {trajectory.view.size}")
+            return left_out(row, "view", f"{said}; the law makes it {trajectory.view.size}")
         wanted = self._wanted
         frame = frame_of(wanted.family, sample.size, trajectory.view.size)
         messages = render(sample, trajectory, wanted.profile, frame)
         if wanted.kind == "rl":
             messages, looks = messages[:2], looks[:1]
-        boxes = [_box(values) for values in row["target_boxes"] or ()]
+        boxes = [Box(*four_numbers(values)) for values in row["target_boxes"] or ()]
+        views = [shown(image, look).pixels for look in looks]
         return Example(
             sample_id=sample.sample_id,
             image_id=sample.image_id,
@@ -174,8 +178,9 @@ class Reader:
             rollout=trajectory.rollout,
             split=split_of(row["source_sha256"] or sample.image_id, wanted.split),
             messages=messages,
-            pictures=tuple(_encoded(shown(image, o).pixels, wanted.pictures) for o in looks),
+            pictures=tuple(_encoded(view, wanted.pictures) for view in views),
             sizes=tuple(look.size for look in looks),
+            view_sha256=tuple(hashlib.sha256(view.tobytes()).hexdigest() for view in views),
             question=sample.question,
             options=sample.options,
             target=written_in(frame, sample.question, row["target"] or ""),
@@ -198,9 +203,9 @@ class Reader:
         return image, data
 
 
-def rows_of(storage: Storage, path: str) -> Iterator[Row]:
-    """The rows of a committed file, a few at a time; columns that older files lack are None."""
-    yield from stored_rows(storage, path, BATCH_ROWS, (*_COLUMNS, "image.bytes"))
+def rows_of(storage: Storage, path: str, more: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a committed file, a few at a time, with `more` columns; what it lacks is None."""
+    yield from stored_rows(storage, path, BATCH_ROWS, (*COLUMNS, *more, "image.bytes"))
 
 
 def path_of(row: Row, image: Image.Image) -> tuple[Sample, Trajectory, list[Observation]]:
@@ -247,14 +252,13 @@ def _looks(row: Row, told: Row, size: Size) -> list[Observation]:
     """The view of each zoomed box of a step; its magnification is the last one's."""
     if len(told["boxes"]) != len(told["zoomed"]):
         raise InvalidBox("A step has another number of boxes than of marks which were zoomed.")
-    asked = [_box(values) for values, was in zip(told["boxes"], told["zoomed"], strict=True) if was]
+    pairs = zip(told["boxes"], told["zoomed"], strict=True)
+    asked = [Box(*four_numbers(values)) for values, was in pairs if was]
     if is_imported(row):
         return [_published(region_shown(told["tool"], box, size), row) for box in asked]
-    said = [None] * (len(asked) - 1) + [told["magnification"]]
-    budget = solved_at(row)
-    return [
-        look_at_budget(b, size, budget, m).observation for b, m in zip(asked, said, strict=False)
-    ]
+    said, budget = [None] * (len(asked) - 1) + [told["magnification"]], solved_at(row)
+    known = zip(asked, said, strict=False)
+    return [look_at_budget(box, size, budget, m).observation for box, m in known]
 
 
 def _published(region: Box, row: Row) -> Observation:
@@ -266,16 +270,12 @@ def _published(region: Box, row: Row) -> Observation:
 def _step(told: Row, look: Observation | None) -> FocusStep:
     return FocusStep(
         thought=told["thought"] or "",
-        boxes=tuple(_box(values) for values in told["boxes"]),
+        boxes=tuple(Box(*four_numbers(values)) for values in told["boxes"]),
         zoomed=tuple(map(bool, told["zoomed"])),
         label=told["label"] or "",
         tool=told["tool"] or "zoom",
         observation=look,
     )
-
-
-def _box(values: Sequence[int]) -> Box:
-    return Box(*four_numbers(values))
 
 
 def _weight(row: Row) -> float:
@@ -292,5 +292,6 @@ def _encoded(pixels: np.ndarray, kind: PictureFormat) -> bytes:
     return sink.getvalue()
 
 
-def _left_out(row: Row, reason: str, detail: str = "") -> LeftOut:
+def left_out(row: Row, reason: str, detail: str = "") -> LeftOut:
+    """A row that is no example."""
     return LeftOut(row["sample_id"], row["resolution"], row["rollout"], reason, detail)

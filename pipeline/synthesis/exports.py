@@ -2,18 +2,18 @@
 
 Rows stream from the committed Parquet through `export_rows` into the trainer's own writer, in a
 hidden folder that is renamed at the end. The same run and the same settings give the same bytes;
-what was left out, and why, lies beside what was not.
+what was left out, and why, lies beside what was not. Where pictures may not be passed on, recipes
+for them lie there instead.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import PIL
 import pyarrow as pa
@@ -23,20 +23,11 @@ from pipeline.errors import CheckFailed, ConfigError, nearest
 from pipeline.grammar import known_profile
 from pipeline.runner.rundir import read_run, records
 from pipeline.runner.storage import Storage, storage_at
-from pipeline.synthesis.export_folder import hidden, sha256_of, sync
-from pipeline.synthesis.export_llamafactory import LlamaFactoryWriter
-from pipeline.synthesis.export_rows import (
-    Example,
-    Kind,
-    LeftOut,
-    PictureFormat,
-    Reader,
-    Row,
-    Wanted,
-    rows_of,
-)
-from pipeline.synthesis.export_trl import TrlWriter
-from pipeline.synthesis.export_verl import VerlWriter
+from pipeline.synthesis.export_files import MANIFEST, damaged, write_files
+from pipeline.synthesis.export_folder import hidden
+from pipeline.synthesis.export_rows import Kind, PictureFormat, Reader, Wanted, rows_of
+from pipeline.synthesis.licences import closed
+from pipeline.synthesis.recipe_folder import RECIPE_COLUMNS, RECIPE_ONLY, Told, write_recipes
 
 Trainer = Literal["trl", "llamafactory", "verl"]
 KINDS: Mapping[str, tuple[Kind, ...]] = {
@@ -46,8 +37,6 @@ KINDS: Mapping[str, tuple[Kind, ...]] = {
 }
 """What each trainer is given; the first is the default."""
 KIND = "trajectories"
-MANIFEST = "manifest.json"
-LEFT_OUT = "left_out.jsonl"
 FORMAT = 1
 """Of the folder; raised when the same run would give other bytes."""
 
@@ -65,6 +54,8 @@ class Export:
     only_verified: bool = True
     min_weight: float = 0.0
     pictures: PictureFormat = "png"
+    pixels: bool | None = True
+    """False: recipes in the place of pixels; None: so where a licence closes a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +70,14 @@ class Exported:
     """Rows by the reason why they are no example."""
     stood: bool
     """Whether it was there already."""
-
-
-class Writer(Protocol):
-    """A trainer's files."""
-
-    def add(self, example: Example) -> None:
-        """Write an example."""
-
-    def close(self) -> str:
-        """End the files; what a reader of the folder must know."""
+    recipe_only: bool = False
+    """Whether there are recipes in the place of pixels."""
+    recipe_bytes: int = 0
+    """Of the folder, where it has no pixels;"""
+    pixel_bytes: int = 0
+    """and of what is restored from it."""
+    closed: Mapping[str, int] = field(default_factory=dict)
+    """Rows of the run whose pictures may not be passed on, by source or licence."""
 
 
 def export(run_dir: str | Path, out: Path, asked: Export) -> Exported:
@@ -97,26 +86,45 @@ def export(run_dir: str | Path, out: Path, asked: Export) -> Exported:
     Raises `ConfigError` for what cannot be asked, for a folder that holds something else, and where
     not one row can be exported; `CheckFailed` where an earlier export is damaged.
     """
-    wanted = _wanted(asked)
+    wanted = wanted_of(asked)
     storage, out = storage_at(str(run_dir)), out.absolute()
-    request = _request(storage, asked, wanted)
+    paths = [f.path for record in records(storage) for f in record.files if f.kind == KIND]
+    shut = closed(storage, paths)
+    bare = bool(shut) if asked.pixels is None else not asked.pixels
+    request = _request(storage, asked, wanted) | ({RECIPE_ONLY: True} if bare else {})
     if (out / MANIFEST).is_file():
-        return _standing(out, request)
+        return replace(standing(out, request), closed=shut)
+    free_folder(out)
+    with hidden(out) as folder:
+        told = _told_of(storage, paths, wanted)
+        if bare:
+            manifest = write_recipes(folder, read_run(storage), wanted, request, told)
+        else:
+            manifest = write_files(folder, asked.trainer, wanted, request, (e for _, e in told))
+        if not put(folder, out):
+            return replace(standing(out, request), closed=shut)
+    return replace(_told(manifest, stood=False), closed=shut)
+
+
+def free_folder(out: Path) -> None:
+    """Raise `ConfigError` for a folder in which something lies."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"'{out}' is not empty.", "Choose a folder that is not there yet.")
-    with hidden(out) as folder:
-        manifest = _write(storage, folder, asked.trainer, wanted, request)
-        try:
-            folder.rename(out)
-        except OSError:  # another process was first
-            if not (out / MANIFEST).is_file():
-                raise
-            return _standing(out, request)
-    return _told(manifest, stood=False)
 
 
-def _wanted(asked: Export) -> Wanted:
-    """The settings, checked."""
+def put(folder: Path, out: Path) -> bool:
+    """Give a filled folder its name; False where another process was first."""
+    try:
+        folder.rename(out)
+    except OSError:
+        if not (out / MANIFEST).is_file():
+            raise
+        return False
+    return True
+
+
+def wanted_of(asked: Export) -> Wanted:
+    """The settings, checked; raises `ConfigError`."""
     if asked.trainer not in KINDS:
         raise ConfigError(f"There is no trainer '{asked.trainer}'.", nearest(asked.trainer, KINDS))
     kinds = KINDS[asked.trainer]
@@ -150,116 +158,66 @@ def _request(storage: Storage, asked: Export, wanted: Wanted) -> dict[str, Any]:
     if not files:
         raise ConfigError(f"Run '{run_id}' has no trajectories to export.")
     data = hashlib.sha256("".join(f"{f.sha256}\n" for f in files).encode()).hexdigest()
-    versions = {"pillow": PIL.__version__, "pyarrow": pa.__version__}
     settings = {**asdict(asked), "kind": wanted.kind, "family": wanted.family.name}
-    return {"format": FORMAT, "run_id": run_id, "data": data, **settings, "versions": versions}
+    del settings["pixels"]
+    return {"format": FORMAT, "run_id": run_id, "data": data, **settings, "versions": encoders()}
 
 
-def _write(
-    storage: Storage, folder: Path, trainer: Trainer, wanted: Wanted, request: dict[str, Any]
-) -> dict[str, Any]:
-    """Fill the folder; its manifest."""
-    paths = [f.path for record in records(storage) for f in record.files if f.kind == KIND]
-    reader, writer = Reader(wanted), _writer(trainer, folder, wanted)
-    rows, reasons, pictures = Counter[str](), Counter[str](), 0
-    with (folder / LEFT_OUT).open("w", encoding="utf-8") as aside:
-        for path in paths:
-            for told in map(reader.read, _rows(storage, path)):
-                if isinstance(told, LeftOut):
-                    reasons[told.reason] += 1
-                    aside.write(json.dumps(asdict(told)) + "\n")
-                    continue
-                writer.add(told)
-                rows[told.split] += 1
-                pictures += len(told.pictures)
-    notes = writer.close()
-    counts = {"rows": dict(sorted(rows.items())), "pictures": pictures}
-    left_out = dict(sorted(reasons.items()))
-    if not rows:
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        fix = "--all exports what no verifier has accepted." if "not_verified" in reasons else None
-        raise ConfigError(f"Not one row can be exported: {why or 'the run is empty'}.", fix)
-    (folder / "README.md").write_text(_readme(request, counts["rows"], notes), "utf-8")
-    manifest = {"request": request, **counts, "left_out": left_out, "files": _listed(folder)}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-    sync(folder / MANIFEST)
-    return manifest
+def encoders() -> dict[str, str]:
+    """What the bytes of the files follow from, beside the rows."""
+    return {"pillow": PIL.__version__, "pyarrow": pa.__version__}
 
 
-def _rows(storage: Storage, path: str) -> Iterator[Row]:
-    try:
-        yield from rows_of(storage, path)
-    except (OSError, pa.ArrowException) as error:
-        fix = "Look with: cofpipe fsck RUN"
-        raise CheckFailed(f"{path} cannot be read: {error}.", fix) from error
+def _told_of(storage: Storage, paths: Sequence[str], wanted: Wanted) -> Iterator[Told]:
+    """Every row of the run with the example that it is, or why it is none."""
+    reader = Reader(wanted)
+    for path in paths:
+        try:
+            for row in rows_of(storage, path, RECIPE_COLUMNS):
+                yield row, reader.read(row)
+        except (OSError, pa.ArrowException) as error:
+            fix = "Look with: cofpipe fsck RUN"
+            raise CheckFailed(f"{path} cannot be read: {error}.", fix) from error
 
 
-def _writer(trainer: Trainer, folder: Path, wanted: Wanted) -> Writer:
-    if trainer == "trl":
-        return TrlWriter(folder, wanted.kind)
-    if trainer == "llamafactory":
-        return LlamaFactoryWriter(folder, wanted.family, wanted.profile)
-    return VerlWriter(folder)
-
-
-def _readme(request: Mapping[str, Any], rows: Any, notes: str) -> str:
-    counts = ", ".join(f"{count} in {split}" for split, count in rows.items())
-    return f"""\
-# {request["run_id"]} for {request["trainer"]} ({request["kind"]}, {request["profile"]})
-
-Rows: {counts}. No picture is in two splits. Boxes are as {request["family"]} writes them.
-What was left out and why: `{LEFT_OUT}`; digests: `{MANIFEST}`.
-
-{notes}"""
-
-
-def _listed(folder: Path) -> list[dict[str, Any]]:
-    """The folder's files with their digests, synced; loose pictures have a list of their own."""
-    listed = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if not name.startswith("images/"):
-            sync(path)
-            listed.append({"path": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)})
-    return listed
-
-
-def _standing(out: Path, request: Mapping[str, Any]) -> Exported:
+def standing(out: Path, request: Mapping[str, Any]) -> Exported:
     """The export that is there already, once it is proven to be this one, and whole."""
-    try:
-        manifest = json.loads((out / MANIFEST).read_text("utf-8"))
-        there, files = manifest["request"], manifest["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"'{out}' holds something else.", "Choose another folder.") from error
-    if there != request:
+    manifest = manifest_of(out)
+    if manifest["request"] != request:
         raise ConfigError(
-            f"'{out}' holds another export: {_differing(there, request)}.",
+            f"'{out}' holds another export: {_differing(manifest['request'], request)}.",
             "Choose another folder, or remove it first.",
         )
-    for name, sha256 in _digests(out, files):
-        path = out / name
-        if not path.is_file() or sha256_of(path) != sha256:
-            raise CheckFailed(f"'{path}' is gone or damaged.", "Remove the folder; export again.")
+    if (path := damaged(out, manifest)) is not None:
+        raise CheckFailed(f"'{path}' is gone or damaged.", "Remove the folder; export again.")
     return _told(manifest, stood=True)
 
 
-def _digests(out: Path, files: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """(path, digest) of every file of an export, loose pictures too."""
-    yield from ((file["path"], file["sha256"]) for file in files)
-    if (out / "images.sha256").is_file():
-        with (out / "images.sha256").open(encoding="utf-8") as lines:
-            for line in lines:
-                sha256, _, name = line.rstrip("\n").partition("  ")
-                yield name, sha256
+def manifest_of(out: Path) -> dict[str, Any]:
+    """The manifest of an export's folder; raises `ConfigError` where it holds something else."""
+    try:
+        manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text("utf-8"))
+        if isinstance(manifest["request"], dict) and isinstance(manifest["files"], list):
+            return manifest
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ConfigError(f"'{out}' holds something else.", "Choose another folder.")
 
 
-def _differing(there: Any, request: Mapping[str, Any]) -> str:
-    known = there if isinstance(there, dict) else {}
-    names = [name for name, value in request.items() if known.get(name) != value]
+def _differing(there: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    names = [n for n in {**request, **there} if there.get(n) != request.get(n)]
     return "its " + ", ".join(names)
 
 
 def _told(manifest: Mapping[str, Any], *, stood: bool) -> Exported:
-    run_id = manifest["request"]["run_id"]
-    rows, pictures = manifest["rows"], manifest["pictures"]
-    return Exported(run_id, rows, pictures, manifest["left_out"], stood)
+    bare = RECIPE_ONLY in manifest["request"]
+    return Exported(
+        run_id=manifest["request"]["run_id"],
+        rows=manifest["rows"],
+        pictures=manifest["pictures"],
+        left_out=manifest["left_out"],
+        stood=stood,
+        recipe_only=bare,
+        recipe_bytes=sum(file["bytes"] for file in manifest["files"]) if bare else 0,
+        pixel_bytes=manifest["restored"]["bytes"] if bare else 0,
+    )

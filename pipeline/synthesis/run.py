@@ -34,6 +34,7 @@ from pipeline.sources.base import Source
 from pipeline.sources.listing import Listing, write_listing
 from pipeline.sources.specs import open_source
 from pipeline.synthesis import prompts_worker
+from pipeline.synthesis.pixel_recipes import drawing_versions
 
 Kind = Literal["trajectories", "prompts"]
 KIND: Kind = "trajectories"
@@ -217,6 +218,7 @@ def begin(
         "config": fields["config"],
         "determined_by": dict(determined_by),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "drawn_with": dict(drawing_versions()),
     }
     write_run(storage_at(plan.run_dir), told)
 

@@ -442,6 +442,25 @@ def test_a_folder_of_something_else_is_left_alone(write: Write, tmp_path: Path) 
         export(run, tmp_path / "mine", Export("trl"))
 
 
+@pytest.mark.parametrize(
+    ("trainer", "kind"), [("trl", "sft"), ("trl", "rl"), ("llamafactory", "sft"), ("verl", "rl")]
+)
+def test_every_export_loads_by_itself_and_shows_its_pictures(
+    trainer: Any, kind: Any, write: Write, tmp_path: Path
+) -> None:
+    out, cache_dir = tmp_path / "out", str(tmp_path / "cache")
+    done = export(write(*several(2)), out, Export(trainer, kind, split=0))
+    if trainer == "llamafactory":
+        files = {"train": str(out / "train.json")}
+        rows = load_dataset("json", data_files=files, split="train", cache_dir=cache_dir)
+        shown = [Image.open(out / "images" / name) for r in rows for name in r["images"]]
+    else:
+        rows = load_dataset(str(out), split="train", cache_dir=cache_dir)
+        shown = [image for r in rows for image in r["images"]]
+    assert len(rows) == done.rows["train"] == 4 and len(shown) == done.pictures
+    assert all(np.asarray(image).any() and image.mode == "RGB" for image in shown)
+
+
 @pytest.mark.torch
 def test_a_real_run_loads_and_shows_what_its_steps_were_made_of(tmp_path: Path) -> None:
     from manifests.database import query
