@@ -12,7 +12,20 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import checks, eval, export, importing, models, prompts, report, runs, synthesize
+from pipeline.cli import (
+    checks,
+    eval,
+    export,
+    importing,
+    models,
+    preflight,
+    prompts,
+    rehydrate,
+    report,
+    runs,
+    synthesize,
+    train,
+)
 from pipeline.cli.printing import clean, say
 from pipeline.errors import CofpipeError
 
@@ -34,11 +47,14 @@ app.command()(runs.sql)
 app.command()(runs.show)
 app.command()(report.report)
 app.command()(export.export)
+app.command()(preflight.preflight)
+app.command()(rehydrate.rehydrate)
 app.command()(prompts.prompts)
 app.command()(checks.fsck)
 app.command()(checks.gc)
 app.command()(checks.doctor)
 app.add_typer(eval.app, name="eval")
+app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
 
 
@@ -99,3 +115,7 @@ def _survive_odd_text() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    main()
