@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.places import RUNS_DIR, AsJson, RunName, RunsDir, find_run
+from pipeline.cli.places import RUNS_DIR, TRAJECTORIES, AsJson, RunName, RunsDir, find_run
 from pipeline.cli.printing import clean, emit, say
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def export(
         pictures=pictures.value,
         pixels=pixels,
     )
-    done = write(find_run(runs_dir, run), out, asked)
+    done = write(find_run(runs_dir, run, TRAJECTORIES), out, asked)
     _tell_of_sources(done, pixels)
     if json:
         emit({"out": str(out), **asdict(done)})

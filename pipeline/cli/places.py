@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,8 @@ RunsDir = Annotated[
     ),
 ]
 RUNS_DIR = "runs"
+TRAJECTORIES = ("trajectories",)
+"""Kinds of runs that an export is made of."""
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run's name, the start of it, its folder, or 'latest'."),
@@ -29,8 +33,11 @@ def run_ids(runs_dir: str) -> list[str]:
     return [path.name for path in sorted(found, key=lambda run: (_started(run), run.name))]
 
 
-def find_run(runs_dir: str, run: str) -> Path:
-    """The directory of the run that is meant; raises `ConfigError` naming the nearest one."""
+def find_run(runs_dir: str, run: str, kinds: Collection[str] = ()) -> Path:
+    """The directory of the run that is meant; raises `ConfigError` naming the nearest one.
+
+    `latest` is the last of these kinds, where any are told.
+    """
     if "://" in runs_dir:
         raise ConfigError("This command needs the run on this machine.", "Copy it first.")
     if "/" in run and (Path(run) / "run.json").is_file():
@@ -41,13 +48,21 @@ def find_run(runs_dir: str, run: str) -> Path:
             f"There are no runs in '{runs_dir}'.", "Make one with: cofpipe synthesize --shards 8"
         )
     if run == "latest":
-        return Path(runs_dir) / known[-1]
+        fitting = [name for name in known if not kinds or _kind(Path(runs_dir) / name) in kinds]
+        if not fitting:
+            raise ConfigError(f"No run in '{runs_dir}' is of {' or '.join(kinds)}.")
+        return Path(runs_dir) / fitting[-1]
     matching = [run] if run in known else [name for name in known if name.startswith(run)]
     if len(matching) > 1:
         raise ConfigError(f"'{run}' could be any of {', '.join(matching)}.", "Write more of it.")
     if not matching:
         raise ConfigError(f"There is no run '{run}' in '{runs_dir}'.", nearest(run, known))
     return Path(runs_dir) / matching[0]
+
+
+def _kind(run: Path) -> str:
+    told: str = json.loads((run / "run.json").read_text("utf-8")).get("kind", "")
+    return told
 
 
 def _started(run: Path) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.places import RUNS_DIR, AsJson, RunsDir, find_run
+from pipeline.cli.places import RUNS_DIR, TRAJECTORIES, AsJson, RunsDir, find_run
 from pipeline.cli.printing import emit, say
 from pipeline.cli.stopping import INTERRUPTED, stop_on_signals
 from pipeline.cli.train_rl import rl
@@ -86,7 +86,7 @@ def data_folder(
         if profile not in (None, there):
             raise ConfigError(f"'{folder}' holds turns of {there}, not of {profile}.")
         return folder
-    run, family = find_run(runs_dir, data), family_of_model(model)
+    run, family = find_run(runs_dir, data, TRAJECTORIES), family_of_model(model)
     asked = Export(
         trainer="trl", kind="rl" if kind == "rl" else "sft", profile=profile or "cof-v2",
         family=family,

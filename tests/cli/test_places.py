@@ -49,3 +49,12 @@ def test_what_cannot_be_told_is_said(runs_dir: Path, asked: str, words: str) -> 
 def test_where_there_are_no_runs_the_fix_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cofpipe synthesize"):
         find_run(str(tmp_path), "latest")
+
+
+def test_latest_is_the_last_run_of_the_kinds_that_are_meant(runs_dir: Path) -> None:
+    (runs_dir / "zzz-1" / "run.json").write_text('{"kind": "trajectories"}')
+    os.utime(runs_dir / "zzz-1" / "run.json", (900, 900))
+    assert find_run(str(runs_dir), "latest") == runs_dir / "aaa-1"
+    assert find_run(str(runs_dir), "latest", ("trajectories",)) == runs_dir / "zzz-1"
+    with pytest.raises(ConfigError, match="is of prompts"):
+        find_run(str(runs_dir), "latest", ("prompts",))
