@@ -14,6 +14,7 @@ import typer
 
 from pipeline.cli import (
     checks,
+    decontaminate,
     eval,
     export,
     importing,
@@ -48,6 +49,7 @@ app.command()(runs.show)
 app.command()(report.report)
 app.command()(export.export)
 app.command()(preflight.preflight)
+app.command()(decontaminate.decontaminate)
 app.command()(rehydrate.rehydrate)
 app.command()(prompts.prompts)
 app.command()(checks.fsck)
