@@ -55,6 +55,7 @@ def connect(
     A folder that does not exist holds no runs: the views are there, typed and empty.
     """
     connection = duckdb.connect(":memory:")
+    connection.execute("SET enable_progress_bar = false")  # it is drawn on stdout, among rows
     refresh(connection, runs_dir, run_id)
     return connection
 

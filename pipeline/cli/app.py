@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import (
+    card,
     checks,
     decontaminate,
     eval,
@@ -21,6 +22,7 @@ from pipeline.cli import (
     models,
     preflight,
     prompts,
+    push,
     rehydrate,
     report,
     runs,
@@ -50,6 +52,8 @@ app.command()(report.report)
 app.command()(export.export)
 app.command()(preflight.preflight)
 app.command()(decontaminate.decontaminate)
+app.command()(card.card)
+app.command()(push.push)
 app.command()(rehydrate.rehydrate)
 app.command()(prompts.prompts)
 app.command()(checks.fsck)

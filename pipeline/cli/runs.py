@@ -56,12 +56,23 @@ def sql(
     run: Annotated[
         str | None, typer.Option("--run", help="Only this run (faster than a WHERE).")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DIR_OR_REPO",
+            help="A pushed dataset instead: a folder, or hf://datasets/ORG/NAME.",
+        ),
+    ] = None,
     json: AsJson = False,
     runs_dir: RunsDir = RUNS_DIR,
 ) -> None:
-    """Ask runs with SQL, also while they are running."""
+    """Ask runs with SQL, also while they are running; or a dataset that was pushed."""
     import duckdb
 
+    if data is not None:
+        _ask_dataset(data, query, Format.json if json else format, save)
+        return
     with _connect(runs_dir, run) as connection:
         try:
             _write(_asked(connection, query, runs_dir, run), Format.json if json else format)
@@ -133,6 +144,21 @@ def _asked(
     except duckdb.IOException:
         refresh(connection, *_place(runs_dir, run))
         return connection.execute(query)
+
+
+def _ask_dataset(data: str, query: str, format: Format, save: Path | None) -> None:
+    """The answer to a query over a pushed dataset: each of its configurations is a view."""
+    import duckdb
+
+    from pipeline.synthesis.published_dataset import open_dataset
+
+    if save is not None:
+        raise ConfigError("--save keeps the views of runs.", "A dataset is Parquet already.")
+    with open_dataset(data).connection() as connection:
+        try:
+            _write(connection.execute(query), format)
+        except duckdb.Error as error:
+            raise ConfigError(f"The query does not work: {_sentence(error)}") from error
 
 
 def _write(answer: duckdb.DuckDBPyConnection, format: Format) -> None:
