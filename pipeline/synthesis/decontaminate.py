@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,9 @@ def decontaminate(
 ) -> Overlaps:
     """Compare the pictures of a run's or dataset's folder with sets, and with each other.
 
-    Writes `decontamination.json` into the folder; the same pictures give the same bytes. Raises
-    `ConfigError` for a set without a picture that can be read, and where there is none to compare.
+    Writes `decontamination.json` into the folder; the same pictures give the same bytes, and what
+    was found in this data with other sets stays in it. Raises `ConfigError` for a set without a
+    picture that can be read, and where there is none to compare.
     """
     if not against:
         raise ConfigError("There is nothing to compare with.", "Name a folder: --against DIR")
@@ -121,8 +122,22 @@ def decontaminate(
         inside=_inside(looked.kept),
         unreadable=(*sets.unreadable, *dict.fromkeys(looked.unreadable)),
     )
-    _write(folder, found)
+    _write(folder, _joined(read_overlaps(folder), found))
     return found
+
+
+def _joined(earlier: Overlaps | None, found: Overlaps) -> Overlaps:
+    """What was found, and what was found before with sets that were not looked at again."""
+    if earlier is None or earlier.method != found.method:
+        return found
+    again = {"", *(one.name for one in found.against)}
+    kept = tuple(one for one in earlier.overlaps if one.set not in again)
+    return replace(
+        found,
+        against=(*(one for one in earlier.against if one.name not in again), *found.against),
+        overlaps=tuple(sorted({*kept, *found.overlaps}, key=_order)),
+        unreadable=(*(u for u in earlier.unreadable if u.set not in again), *found.unreadable),
+    )
 
 
 def read_overlaps(folder: Path) -> Overlaps | None:

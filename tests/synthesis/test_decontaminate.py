@@ -168,6 +168,18 @@ def test_only_what_was_looked_at_and_is_clean_or_allowed_by_name_passes(commit: 
     require_clean(unread, ["x.jpg"])
 
 
+def test_a_look_at_another_set_does_not_forget_the_last_one(commit: Commit) -> None:
+    run = commit(row("a", png(1)), row("b", png(2)))
+    decontaminate(run, [benchmark(1, name="one")])
+    decontaminate(run, [benchmark(7, name="two")])
+    known = read_overlaps(run)
+    assert known is not None and [one.name for one in known.against] == ["one", "two"]
+    with pytest.raises(ConfigError, match="those of one"):
+        require_clean(known)
+    decontaminate(run, [benchmark(8, name="one")])  # another look at the same set replaces it
+    require_clean(read_overlaps(run))
+
+
 def test_what_cannot_be_compared_is_told_by_name(commit: Commit) -> None:
     run = commit(row("a", png(0)), row("bad", b"\xff\xd8\xff no picture"))
     pictures = [
