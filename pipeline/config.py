@@ -98,6 +98,8 @@ class Policy(_Settings):
     """Which coordinates the model speaks, such as `qwen2.5-vl`; None: told by its name."""
     profile: Literal["cof-v2", "cof-v1"] = "cof-v2"
     """Form of the turns, where tools are not called natively."""
+    asked_as: Literal["roles", "trained"] = "roles"
+    """`trained`: as the exports say it, with the zoom alone; no model reviews or rewrites it."""
     native_tools: bool = False
     """Use the server's own tool calling instead of the text protocol."""
     template: Literal["auto", "vicuna_v1"] = "auto"
@@ -114,8 +116,8 @@ class Policy(_Settings):
 
     @model_validator(mode="after")
     def _one_form(self) -> Policy:
-        if self.native_tools and self.profile == "cof-v1":
-            raise ValueError("profile cof-v1 zooms inside its turn and has no native tools")
+        if self.native_tools and (self.profile == "cof-v1" or self.asked_as == "trained"):
+            raise ValueError("profile cof-v1 and asked_as=trained have no native tools")
         return self
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Usage",
     "ZoomCall",
     "parse",
+    "question_text",
     "render",
     "render_turn",
 ]
@@ -182,10 +183,8 @@ def render(sample: Sample, trajectory: Trajectory, profile: Profile, frame: Fram
         raise ValueError("The sample, the trajectory and the frame belong to different pictures.")
     trajectory = replace(trajectory, answer=written_in(frame, sample.question, trajectory.answer))
     chat = {"cof-v2": _chat_v2, "cof-v1": _chat_v1}[known_profile(profile)]
-    opening: list[TextBlock | ImageBlock] = [
-        _image(0, None, trajectory.view),
-        _text(_question(sample)),
-    ]
+    question = _text(question_text(sample.question, sample.options))
+    opening: list[TextBlock | ImageBlock] = [_image(0, None, trajectory.view), question]
     return [
         Message(role="system", content=[_text(instructions(profile, frame))]),
         Message(role="user", content=opening),
@@ -193,10 +192,10 @@ def render(sample: Sample, trajectory: Trajectory, profile: Profile, frame: Fram
     ]
 
 
-def _question(sample: Sample) -> str:
-    """The question, and its options as `(A) …` lines."""
-    lines = [f"({chr(ord('A') + place)}) {text}" for place, text in enumerate(sample.options)]
-    text = "\n".join([f"Question: {sample.question}", *lines])
+def question_text(question: str, options: Sequence[str]) -> str:
+    """The question, and its options as `(A) …` lines; raises `GrammarError` for marks in it."""
+    lines = [f"({chr(ord('A') + place)}) {text}" for place, text in enumerate(options)]
+    text = "\n".join([f"Question: {question}", *lines])
     refuse_control(text, "The question")
     return text
 

@@ -20,6 +20,7 @@ from pipeline.agent.scripted import ScriptedPolicy
 from pipeline.agent.summary import Mechanical, Summariser
 from pipeline.agent.task_writer import TaskWriter
 from pipeline.agent.tools import Tools
+from pipeline.agent.trained import TrainedPolicy, ZoomTools
 from pipeline.agent.vision import VisionPolicy
 from pipeline.agent.vision_tools import Eyes, VisionTools
 from pipeline.config import Config
@@ -99,15 +100,19 @@ class VisionCrews:
         policy, eyes = self.config.policy, self._eyes(task, ledger)
         name, looks = f"{policy.kind}:{self.model.name}", self.config.episode.looks
         planner: Policy = VisionPolicy(name, eyes, looks, native=policy.native_tools)
+        trained = policy.asked_as == "trained"
         if policy.profile == "cof-v1":
             planner = InlinePolicy(name, eyes)
-        informed = policy.critic == "informed"
-        critic: Critic = InformedVerifier(eyes, truth) if informed else BlindCritic(eyes)
+        elif trained:
+            planner = TrainedPolicy(name, eyes)
+        critic: Critic = SecondReading() if trained else BlindCritic(eyes)
+        if policy.critic == "informed":
+            critic = InformedVerifier(eyes, truth)
         return Crew(
             planner,
-            VisionTools(tools, eyes),
+            ZoomTools(tools, eyes) if trained else VisionTools(tools, eyes),
             critic,
-            Narrator(eyes),
+            Mechanical() if trained else Narrator(eyes),
             eyes.desk,
             VisionProber(eyes, tools),
             Auditor(eyes),

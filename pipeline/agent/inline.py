@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.agent import roles
-from pipeline.agent.actions import Action, Answer, Call, Heard, Slip
+from pipeline.agent.actions import Action, Answer, Call, Heard, NotUnderstood, Slip
 from pipeline.agent.chat import Part, Reply, Request, Said
 from pipeline.agent.vision import answered, in_pixels, nearest
 from pipeline.agent.vision_tools import Eyes
 from pipeline.errors import GrammarError, InvalidBox
 from pipeline.grammar import BOX_END, parse
 from pipeline.instructions import instructions
+from pipeline.trajectory import question_text
 from pipeline.turns import Mark, Segment
 from pipeline.views import View
 
@@ -47,17 +48,20 @@ class InlinePolicy:
     def begin(
         self, sample_id: str, question: str, options: Sequence[str], rollout: int = 0
     ) -> InlinePlanner:
-        """A planner for any question; what tells tries apart is the desk's seed."""
-        return InlinePlanner(self, question, options)
+        """A planner for a question; raises `NotUnderstood` for one that no export can hold."""
+        try:
+            return InlinePlanner(self, question, question_text(question, options))
+        except GrammarError as error:
+            raise NotUnderstood(error.message) from error
 
 
 class InlinePlanner:
     """One conversation, and the assistant's turn that is open in it."""
 
-    def __init__(self, policy: InlinePolicy, question: str, options: Sequence[str]) -> None:
+    def __init__(self, policy: InlinePolicy, question: str, asked: str) -> None:
         self._policy = policy
         self._question = question
-        self._options = options
+        self._asked = asked
         self._views: list[View] = []
         self._said: list[Said] = []
         self._turn: list[Part] = []
@@ -82,8 +86,7 @@ class InlinePlanner:
             self._views.append(heard.view)
         if heard.kind == "opening":
             system = instructions("cof-v1", eyes.frame(self._views[0]))
-            asked = roles.asked(self._question, self._options)
-            opening = (await eyes.show(self._views[0]), asked)
+            opening = (await eyes.show(self._views[0]), self._asked)
             self._said += [Said("system", (system,)), Said("user", opening)]
         elif heard.kind == "forced":
             self._close_thought()

@@ -8,7 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.agent import faithful, probes, roles, task_writer
+from pipeline.agent import faithful, probes, roles, task_writer, trained
 from pipeline.agent.chat import ChatModel
 from pipeline.agent.crew import Crews, ScriptedCrews, VisionCrews
 from pipeline.agent.families import family_of
@@ -69,6 +69,8 @@ def prompts_sha256(config: Config) -> str:
     if config.policy.kind == "oracle":
         return OraclePolicy.prompt_sha256
     told = [roles.prompts_sha256(config.policy.profile)]
+    if (config.policy.asked_as, config.policy.profile) == ("trained", "cof-v2"):
+        told = [trained.PROMPTS_SHA256]
     told += [probes.PROMPTS_SHA256] if config.checks.probes else []
     told += [faithful.PROMPTS_SHA256] if config.checks.faithful == "model" else []
     told += [task_writer.PROMPTS_SHA256] if "written" in config.task.kind else []

@@ -72,11 +72,12 @@ class DataUrls:
         self._kept: OrderedDict[bytes, str] = OrderedDict()
 
     def of(self, picture: Picture) -> str:
-        """`data:image/jpeg;base64,…`"""
+        """`data:image/jpeg;base64,…`, or `png` where it is one."""
         if picture.jpeg in self._kept:
             self._kept.move_to_end(picture.jpeg)
             return self._kept[picture.jpeg]
-        url = "data:image/jpeg;base64," + base64.b64encode(picture.jpeg).decode("ascii")
+        kind = "png" if picture.jpeg.startswith(b"\x89PNG") else "jpeg"
+        url = f"data:image/{kind};base64," + base64.b64encode(picture.jpeg).decode("ascii")
         self._kept[picture.jpeg] = url
         self._size += len(url)
         while self._size > self._most:

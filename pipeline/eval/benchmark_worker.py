@@ -182,7 +182,8 @@ class BenchmarkWorker:
             "max_tokens": policy.max_tokens,
         }
         if method == "zoom":
-            how |= {"looks": self._config.episode.looks, "turns": self._config.episode.turns}
+            episode = self._config.episode
+            how |= {"looks": episode.looks, "turns": episode.turns, "asked_as": policy.asked_as}
         if method == "coarse-to-fine":
             how["preset"] = self._protocol.preset
         if self._judge is not None:

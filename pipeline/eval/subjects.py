@@ -85,8 +85,9 @@ class Subject:
             method, asked = "direct", replace(asked, resolution=finer(asked.resolution))
         try:
             if method == "zoom":
-                told = replace(sample, question=asked.text, options=()) if models else sample
-                return await self._episode(crew, told, asked, looks)
+                if models and self.config.policy.asked_as == "roles":
+                    sample = replace(sample, question=asked.text, options=())
+                return await self._episode(crew, sample, asked, looks)
             if not models and method == "direct":
                 return await self._episode(crew, sample, asked, 0)
             if method == "coarse-to-fine":
