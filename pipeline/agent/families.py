@@ -65,9 +65,12 @@ class Family:
         scale = math.isqrt(self.max_pixels) / max(size)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def frame(self, size: Size) -> Frame:
-        """The convention for boxes on a picture of `size`; shrinking it to `seen` changes none."""
-        return Frame(self.kind, size, self.seen(size) if self.kind == "pixels" else None)
+    def frame(self, size: Size, view: Size | None = None) -> Frame:
+        """The convention for boxes on a picture of `size` that is shown as it is, or at `view`.
+
+        Shrinking it to `seen` changes none. Raises `InvalidBox` for a view that is too thin.
+        """
+        return Frame(self.kind, size, self.seen(view or size) if self.kind == "pixels" else None)
 
     def read(self, numbers: Sequence[float], size: Size) -> Box:
         """The model's box in whole pixels of a picture of `size`; raises `InvalidBox`."""

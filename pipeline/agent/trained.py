@@ -22,7 +22,6 @@ from PIL import Image
 from pipeline.agent import roles
 from pipeline.agent.actions import Action, Answer, Call, Heard, NotUnderstood, Slip
 from pipeline.agent.chat import Part, Picture, Reply, Request, Said
-from pipeline.agent.families import Family
 from pipeline.agent.tools import Tools
 from pipeline.agent.vision import answered, nearest
 from pipeline.agent.vision_tools import Eyes
@@ -31,7 +30,7 @@ from pipeline.errors import GrammarError, InvalidBox
 from pipeline.geometry import Box, Frame, FrameKind
 from pipeline.grammar import parse
 from pipeline.instructions import instructions
-from pipeline.trajectory import Observation, question_text
+from pipeline.trajectory import question_text
 from pipeline.turns import ZoomCall
 from pipeline.views import View
 
@@ -100,9 +99,10 @@ class TrainedPlanner:
             self._views.append(heard.view)
             shown = await self._eyes.off_loop(lossless, heard.view.pixels)
             if heard.kind == "opening":
-                frame = source_frame(self._eyes.family, heard.view.observation)
-                self._frame = frame
-                self._said.append(Said("system", (instructions("cof-v2", frame),)))
+                first = heard.view.observation
+                size = int(first.region.x1), int(first.region.y1)
+                self._frame = self._eyes.family.frame(size, first.size)
+                self._said.append(Said("system", (instructions("cof-v2", self._frame),)))
                 self._tell(shown, self._asked)
             else:
                 self._thought = ""
@@ -169,16 +169,6 @@ class ZoomTools:
         """Carry out a zoom; a box that cannot be shown comes back as an error."""
         assert call.tool == "zoom" and call.box is not None
         return await self._eyes.off_loop(self._tools.carry_out, call, views, resolution)
-
-
-def source_frame(family: Family, first: Observation) -> Frame:
-    """The numbers in which a model of the family speaks of a source, given its first view.
-
-    Where it counts pixels, they are of what its processor makes of that view. Raises `InvalidBox`
-    for a view that it cannot see.
-    """
-    size = int(first.region.x1), int(first.region.y1)
-    return Frame(family.kind, size, family.seen(first.size) if family.kind == "pixels" else None)
 
 
 def lossless(pixels: np.ndarray) -> Picture:

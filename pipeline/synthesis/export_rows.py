@@ -21,7 +21,7 @@ from pipeline.agent.families import Family
 from pipeline.answers import written_in
 from pipeline.crops import region_shown
 from pipeline.errors import BadImage, GrammarError, InvalidBox
-from pipeline.geometry import Box, Frame, Size, four_numbers, view_size
+from pipeline.geometry import Box, Size, four_numbers, view_size
 from pipeline.grammar import Profile
 from pipeline.runner.storage import Storage
 from pipeline.samples import Sample
@@ -165,7 +165,7 @@ class Reader:
         if not is_imported(row) and trajectory.view.size != said:
             return left_out(row, "view", f"{said}; the law makes it {trajectory.view.size}")
         wanted = self._wanted
-        frame = frame_of(wanted.family, sample.size, trajectory.view.size)
+        frame = wanted.family.frame(sample.size, trajectory.view.size)
         messages = render(sample, trajectory, wanted.profile, frame)
         if wanted.kind == "rl":
             messages, looks = messages[:2], looks[:1]
@@ -231,15 +231,6 @@ def path_of(row: Row, image: Image.Image) -> tuple[Sample, Trajectory, list[Obse
         verified=row["verified"],
     )
     return sample, trajectory, views
-
-
-def frame_of(family: Family, size: Size, view: Size) -> Frame:
-    """The numbers in which a model of the family speaks of a picture that it is shown at `view`.
-
-    Where it counts pixels, they are of what its processor makes of the view. Raises `InvalidBox`
-    for a view that it cannot see.
-    """
-    return Frame(family.kind, size, family.seen(view) if family.kind == "pixels" else None)
 
 
 def split_of(source: str, share: float) -> Split:

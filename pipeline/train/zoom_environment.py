@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.agent.families import Family, as_xyxy
 from pipeline.agent.roles import MISREAD
 from pipeline.errors import BadImage, ConfigError, InvalidBox
-from pipeline.geometry import Box, Frame
+from pipeline.geometry import Box
 from pipeline.sources.decode import decode
 from pipeline.train.agar import Look, look_record
 from pipeline.trajectory import Observation
@@ -70,7 +70,8 @@ class ZoomEnvironment:
         """
         picture, seen = self._opened()
         try:
-            box = Box.from_frame(as_xyxy(bbox_2d, self._family.order), self._frame(picture))
+            frame = self._family.frame(picture.size, seen[0].size)
+            box = Box.from_frame(as_xyxy(bbox_2d, self._family.order), frame)
             view = zoomed(picture, box, self._resolution, 0)
         except InvalidBox as error:
             self.looks.append(look_record(None, seen))
@@ -103,12 +104,6 @@ class ZoomEnvironment:
                 )
             self._seen = [whole]
         return self._picture, self._seen
-
-    def _frame(self, picture: Image.Image) -> Frame:
-        """The numbers in which the family speaks of the first view: as the data is written."""
-        pixels = self._family.kind == "pixels"
-        view = self._family.seen(self._seen[0].size) if pixels else None
-        return Frame(self._family.kind, picture.size, view)
 
 
 def _decoded(source: Image.Image | Mapping[str, Any]) -> Image.Image:

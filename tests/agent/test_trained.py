@@ -32,7 +32,6 @@ from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Frame
 from pipeline.grammar import TOOL_NAME
 from pipeline.samples import Sample, Truth
-from pipeline.synthesis.export_rows import frame_of
 from pipeline.synthesis.run import synthesize
 from pipeline.train.zoom_environment import ZoomEnvironment
 from pipeline.trajectory import FocusStep, Message, Trajectory, render
@@ -59,7 +58,7 @@ def sample_of(image: Image.Image, question: str, options: Sequence[str] = ()) ->
 def frame(family: str, resolution: int, image: Image.Image = PICTURE) -> Frame:
     """The export's own."""
     size = first_view(image, resolution).observation.size
-    return frame_of(FAMILIES[family], image.size, size)
+    return FAMILIES[family].frame(image.size, size)
 
 
 def sayable(box: Box, numbers: Frame) -> Box:

@@ -22,7 +22,6 @@ from PIL import Image
 from pipeline.agent.chat import Picture
 from pipeline.agent.families import FAMILIES
 from pipeline.grammar import BOX_END, BOX_START
-from pipeline.synthesis.export_rows import frame_of
 from pipeline.synthesis.exports import Export, export
 from pipeline.synthesis.preflight_files import look_into, rows_of
 from pipeline.synthesis.preflight_rows import llamafactory_chat, trl_chat, verl_chat
@@ -210,7 +209,7 @@ def test_what_is_trained_rewarded_and_asked_reads_the_same_to_the_byte(
     rewarded = read("trl", "rl", trl_chat("rl")), read("verl", "rl", verl_chat)
     for n, chat in enumerate(trained):
         told = path(n, 224, LOOKS)
-        frame = frame_of(FAMILIES[family], sample(n).size, told.view.size)
+        frame = FAMILIES[family].frame(sample(n).size, told.view.size)
         said = [words(m["content"]) for m in render(sample(n), told, "cof-v2", frame)]
         assert [words(m["content"]) for m in chat.messages] == said
         prompt = processor.render(chat.messages[:2], answering=True)
@@ -244,7 +243,7 @@ def test_a_model_that_looks_inside_its_turn_is_asked_as_it_was_trained(family: s
         first = f"<think> Closer. {BOX_START}{json.dumps(box)}{BOX_END} "
         model = ListModel([first, GOES_ON], AGREES)
         done = inline_episode(model, family=family)
-        frame = frame_of(FAMILIES[family], PICTURE.size, done.trajectory.view.size)
+        frame = FAMILIES[family].frame(PICTURE.size, done.trajectory.view.size)
         again = done.trajectory.steps[0].boxes[0].as_written(frame)
         assert max(abs(a - b) for a, b in zip(again, box, strict=True)) <= 1000 / 168
         box = list(again)

@@ -40,7 +40,7 @@ from pipeline.sources.base import Picture
 from pipeline.sources.decode import decode, encode
 from pipeline.sources.published.chain_of_focus import LAYOUT
 from pipeline.synthesis import rows as columns
-from pipeline.synthesis.export_rows import frame_of, split_of
+from pipeline.synthesis.export_rows import split_of
 from pipeline.synthesis.exports import Export, Exported, export
 from pipeline.synthesis.tasks import Prepared, Problem
 from pipeline.synthesis.worker import schemas
@@ -169,7 +169,7 @@ def test_the_turns_are_those_of_render_byte_for_byte(
     profile: Any, family: str, write: Write, tmp_path: Path
 ) -> None:
     told = path(0, 448, [BOXES[:2], BOXES[2:]])
-    frame = frame_of(FAMILIES[family], SIZE, told.view.size)
+    frame = FAMILIES[family].frame(SIZE, told.view.size)
     chat = render(sample(), told, profile, frame)
     run = write(row(told, sample()))
     asked = Export("trl", profile=profile, family=family, split=0)
@@ -219,8 +219,8 @@ def test_boxes_come_back_within_a_pixel_of_what_the_model_counts_in(
 
 
 def test_a_view_that_the_model_enlarges_has_boxes_of_what_it_then_sees() -> None:
-    assert frame_of(QWEN, (400, 300), (28, 28)).view == (56, 56)
-    assert frame_of(QWEN, (400, 300), (448, 336)).view == (448, 336)
+    assert QWEN.frame((400, 300), (28, 28)).view == (56, 56)
+    assert QWEN.frame((400, 300), (448, 336)).view == (448, 336)
 
 
 @pytest.mark.parametrize("profile", ["cof-v2", "cof-v1"])
@@ -269,7 +269,7 @@ def test_the_published_layout_reads_back_what_was_exported(
     read = LAYOUT.read(record)
     assert (read.question, read.options) == ("What colour is it?", ("blue", "red"))
     assert (read.answer, read.final_thought) == ("blue", "It is blue.")
-    frame = frame_of(QWEN, SIZE, told.view.size)
+    frame = QWEN.frame(SIZE, told.view.size)
     assert [tuple(look.boxes[0]) for look in read.looks] == [b.as_written(frame) for b in BOXES[:2]]
     assert len(read.pictures) == 3
 
@@ -279,7 +279,7 @@ def test_verl_is_given_prompts_truth_and_what_its_tool_opens(write: Write, tmp_p
     run, out = write(row(told, sample())), tmp_path / "out"
     export(run, out, Export("verl", split=0))
     (shown,) = loaded(out)
-    frame = frame_of(QWEN, SIZE, told.view.size)
+    frame = QWEN.frame(SIZE, told.view.size)
     assert [turn["role"] for turn in shown["prompt"]] == ["system", "user"]
     assert shown["prompt"][1]["content"].count("<image>") == len(shown["images"]) == 1
     assert shown["reward_model"] == {"style": "rule", "ground_truth": "blue"}
@@ -305,7 +305,7 @@ def test_an_answer_that_is_a_box_is_rewarded_in_the_models_own_numbers(
     run = write(row(told, asked, target=target))
     export(run, tmp_path / "out", Export("trl", kind="rl", split=0))
     (shown,) = loaded(tmp_path / "out")
-    frame = frame_of(QWEN, SIZE, told.view.size)
+    frame = QWEN.frame(SIZE, told.view.size)
     assert json.loads(shown["target"]) == list(BOXES[1].as_written(frame))
     assert json.loads(shown["target"]) == shown["target_boxes"][0] and shown["options"]
     assert np.array_equal(np.asarray(shown["source_image"]), np.asarray(asked.image))
