@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.places import RUNS_DIR, AsJson, RunsDir, find_run
+from pipeline.cli.places import DATASETS, RUNS_DIR, AsJson, RunsDir, find_run
 from pipeline.cli.printing import clean, emit, say
 from pipeline.errors import BadImage, CheckFailed, ConfigError
 
@@ -64,7 +64,7 @@ def decontaminate(
 def dataset_folder(runs_dir: str, run: str) -> Path:
     """The folder of a run or of a dataset; raises `ConfigError` for what is neither."""
     path = Path(run).expanduser()
-    return path if "/" in run and path.is_dir() else find_run(runs_dir, run)
+    return path if "/" in run and path.is_dir() else find_run(runs_dir, run, DATASETS)
 
 
 def sets_of(spec: str) -> Iterator[Against]:

@@ -20,6 +20,8 @@ RunsDir = Annotated[
 RUNS_DIR = "runs"
 TRAJECTORIES = ("trajectories",)
 """Kinds of runs that an export is made of."""
+DATASETS = (*TRAJECTORIES, "prompts")
+"""Kinds of runs that can be published."""
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run's name, the start of it, its folder, or 'latest'."),

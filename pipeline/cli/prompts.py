@@ -34,7 +34,7 @@ def prompts(
     """Write a run's prompts as published ones lie: DIR/{image id:012d}_{step}.jpg."""
     from pipeline.synthesis.prompt_export import export_prompts
 
-    run_dir = find_run(runs_dir, run)
+    run_dir = find_run(runs_dir, run, ("prompts",))
     written = export_prompts(run_dir, out, task=task.value if task else None, full=full)
     if json:
         emit({"run_id": run_dir.name, "out": str(out), "prompts": written})

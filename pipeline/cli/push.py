@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.places import RUNS_DIR, AsJson, RunsDir, find_run
+from pipeline.cli.places import DATASETS, RUNS_DIR, AsJson, RunsDir, find_run
 from pipeline.cli.printing import clean, emit, say
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def chosen(target: str, add: list[Path] | None, runs_dir: str) -> tuple[Path, li
     folder, exports = Path(target), list(add or ())
     if (folder / EXPORT).is_file() and not (folder / "run.json").is_file():
         return find_run(runs_dir, export_of(folder)), [folder, *exports], False
-    return find_run(runs_dir, target), exports, True
+    return find_run(runs_dir, target, DATASETS), exports, True
 
 
 def _tell(state: str, path: str, size: int) -> None:
