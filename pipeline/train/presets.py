@@ -131,3 +131,11 @@ def _literal(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+
+
+def check_device(device: str, dtype: str) -> None:
+    """Raise `ConfigError` for numbers of half the bits where there is no GPU."""
+    import torch
+
+    if device == "auto" and dtype != "float32" and not torch.accelerator.is_available():
+        raise ConfigError(f"There is no GPU here for {dtype}.", "Try --preset smoke.")

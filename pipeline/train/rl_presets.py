@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.errors import ConfigError, nearest
+from pipeline.train.presets import check_device
 from pipeline.train.rollouts import Algorithm
 
 LOSSES: Mapping[Algorithm, str] = {"grpo": "bnpo", "rloo": "dr_grpo", "reinforce": "dr_grpo"}
@@ -122,12 +123,10 @@ def trl_arguments(
 
     Raises `ConfigError` where they make no whole batches, or need a GPU that is not there.
     """
-    import torch
     from trl import GRPOConfig
 
     s = settings
-    if s.device == "auto" and s.dtype != "float32" and not torch.accelerator.is_available():
-        raise ConfigError(f"There is no GPU here for {s.dtype}.", "Try --preset smoke.")
+    check_device(s.device, s.dtype)
     return GRPOConfig(
         output_dir=str(out),
         **_batches(s),

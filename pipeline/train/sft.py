@@ -21,7 +21,7 @@ from pipeline.train.loading import (
     new_ids,
     resumed_weights,
 )
-from pipeline.train.presets import SftSettings
+from pipeline.train.presets import SftSettings, check_device
 from pipeline.train.processing import load_processor
 from pipeline.train.rows import check_rows, collator_for, load_rows
 from pipeline.train.tracking import (
@@ -132,6 +132,7 @@ def train_sft(
 
 def _check(asked: Asked, request: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where data, model, settings and folder do not go together."""
+    check_device(asked.settings.device, asked.settings.dtype)
     if (request["trainer"], request["kind"]) != ("trl", "sft"):
         made = f"{request['kind']} rows for {request['trainer']}"
         raise ConfigError(f"'{asked.data}' holds {made}.", "Export with --trainer trl --kind sft.")

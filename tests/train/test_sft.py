@@ -238,6 +238,8 @@ def test_data_and_model_that_do_not_belong_together_are_refused_before_training(
         (Asked(few, str(model), out, smoke("max_tokens=100")), "8 of 8 rows are longer than 100"),
         (Asked(few, str(model), out, smoke(), merge=True), "Nothing is to be merged"),
     ]
+    if not torch.accelerator.is_available():
+        wrong.append((Asked(few, str(model), out, SftSettings()), "no GPU here for bfloat16"))
     for asked, why in wrong:
         with pytest.raises(ConfigError) as refused:
             train_sft(asked, runs_dir=tmp_path / "runs")
