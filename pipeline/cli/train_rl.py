@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.benchmarks import Judge, JudgeModel
 from pipeline.cli.places import RUNS_DIR, AsJson, RunsDir
 from pipeline.cli.printing import emit, say
 from pipeline.cli.stopping import INTERRUPTED, stop_on_signals
@@ -43,6 +44,8 @@ def rl(
     reward: Annotated[str, typer.Option(help="Its name, such as outcome or agar-paper.")] = (
         "agar-paper"
     ),
+    judge: Judge = None,
+    judge_model: JudgeModel = None,
     preset: Annotated[str, typer.Option(help="published or smoke.")] = "published",
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="A=B", help="One setting; repeatable.")
@@ -55,7 +58,8 @@ def rl(
 ) -> None:
     """Reinforce a policy that zooms: its rollouts look closer at the source, and are rewarded.
 
-    A run is exported into the folder first. A rollout that comes to no end has no loss.
+    A run is exported into the folder first. A rollout that comes to no end has no loss. A judge is
+    asked where no rule finds an answer right; one that fails ends the training, to be resumed.
     """
     from pipeline.cli.train import data_folder
     from pipeline.train.presets import settings_from
@@ -65,7 +69,11 @@ def rl(
     chosen = known_algorithm(algorithm.value)
     settings = settings_from(RlSettings, RL_PRESETS, preset, sets or [])
     folder = data_folder(data, out, model, kind="rl", profile=None, runs_dir=runs_dir)
-    _train(Asked(folder, model, out, settings, reward, chosen, resume), runs_dir, json)
+    asked = Asked(
+        folder, model, out, settings, reward, chosen, resume,
+        judge=judge or "", judge_model=judge_model or "",
+    )  # fmt: skip
+    _train(asked, runs_dir, json)
 
 
 def _train(asked: Asked, runs_dir: str, json: bool) -> None:

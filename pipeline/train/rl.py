@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.agent.families import FAMILIES
+from pipeline.agent.verdict import PROMPT_SHA256
 from pipeline.errors import ConfigError
+from pipeline.train.judge import EndpointJudge, judged_together, opened_judge
 from pipeline.train.loading import family_of_model, last_checkpoint, load_policy, resumed_weights
 from pipeline.train.processing import load_processor, visual_ids
 from pipeline.train.rewards import Reward, named
@@ -48,6 +50,9 @@ class Asked:
     algorithm: Algorithm = "grpo"
     resume: bool = False
     """Go on from the last checkpoint in `out`."""
+    judge: str = ""
+    """Address of the server whose model judges what no rule finds right; empty: that is wrong."""
+    judge_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +86,21 @@ def train_rl(
     `watch` is shown every batch of rollouts as the loss will take it: TRL's tensors, `tallies`, and
     `rewards` of all processes. Raises `ConfigError` before any training for data, model or settings
     that do not go together, and for an `out` that holds a training unless it is to be resumed;
-    `ModelError` where a picture is lost.
+    `ModelError` where a picture is lost, or the judge fails or gives no verdict.
     """
-    request = exported(asked.data)["request"]
-    _check(asked, request)
-    reward = reward_for(asked.reward, asked.settings)
-    rows = _rows(asked)
-    parents = parents_of(asked.data, asked.model)
-    described = asked.settings.model_dump(mode="json") | {
-        "model": asked.model, "algorithm": asked.algorithm, "reward": asked.reward,
-    }  # fmt: skip
-    with training(
-        runs_dir, "rl", described, parents, out=asked.out, data=data_digest(asked.data),
-        seed=asked.settings.seed,
-    ) as tracked:  # fmt: skip
-        trainer = _trainer(asked, rows, reward, watch)
-        trainer.add_callback(stamping(tracked, stop, on_log))
-        trainer.train(resume_from_checkpoint=last_checkpoint(asked.out) if asked.resume else None)
-        model = _saved(asked, trainer, tracked)
+    _check(asked, exported(asked.data)["request"])
+    with opened_judge(asked.judge, asked.judge_model) as judge:
+        reward = reward_for(asked.reward, asked.settings, judge)
+        rows = _rows(asked)
+        with training(
+            runs_dir, "rl", _described(asked, judge), parents_of(asked.data, asked.model),
+            out=asked.out, data=data_digest(asked.data), seed=asked.settings.seed,
+        ) as tracked:  # fmt: skip
+            trainer = _trainer(asked, rows, reward, watch)
+            trainer.add_callback(stamping(tracked, stop, on_log))
+            last = last_checkpoint(asked.out) if asked.resume else None
+            trainer.train(resume_from_checkpoint=last)
+            model = _saved(asked, trainer, tracked)
     return Reinforced(
         run_id=tracked.run_id,
         status="interrupted" if tracked.stopped else "done",
@@ -109,9 +111,27 @@ def train_rl(
     )
 
 
-def reward_for(name: str, settings: RlSettings) -> Reward:
-    """The reward of that name, with what it must know of groups."""
-    return named(name, group_size=settings.group_size) if "agar" in name else named(name)
+def reward_for(name: str, settings: RlSettings, judge: EndpointJudge | None = None) -> Reward:
+    """The reward of that name, with what it must know of groups, and with the judge.
+
+    Raises `ConfigError` where there is no such reward, or nothing in it to judge.
+    """
+    told = {"group_size": settings.group_size} if "agar" in name else {}
+    if judge is None:
+        return named(name, **told)
+    if name == "format":
+        raise ConfigError("The reward 'format' has no answer to judge.", "Leave out the judge.")
+    return judged_together(name, judge, **told)
+
+
+def _described(asked: Asked, judge: EndpointJudge | None) -> dict[str, Any]:
+    """All that determines the training beside its data; of a judge that is no address."""
+    told = asked.settings.model_dump(mode="json") | {
+        "model": asked.model, "algorithm": asked.algorithm, "reward": asked.reward,
+    }  # fmt: skip
+    if judge is not None:
+        told |= {"judge": judge.name, "judge_prompt": PROMPT_SHA256}
+    return told
 
 
 def _check(asked: Asked, request: Mapping[str, Any]) -> None:

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from pipeline.agent.verdict import MOST_CHARACTERS, verdict
 from pipeline.errors import BudgetReached, ModelError
 from pipeline.eval.benchmark import Item
-from pipeline.eval.judge import MOST_CHARACTERS, judge_prompt, judged, verdict
+from pipeline.eval.judge import judge_prompt, judged
 from pipeline.samples import Score
 
 ITEM = Item("a#0", "a", "What is the glove made of?", "rubber", ("cotton", "rubber"))
