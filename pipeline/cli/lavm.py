@@ -36,12 +36,20 @@ class LavmVariant(StrEnum):
 def lavm(
     prompts: Annotated[
         str,
-        typer.Option(metavar="RUN|FOLDER", help="The pool: a run of prompts, or published frames."),
+        typer.Option(
+            metavar="RUN|FOLDER",
+            help="The pool: a run of prompts, published frames, or 'scenes' (drawn ones).",
+        ),
     ],
     queries: Annotated[
-        str, typer.Option(metavar="RUN|DIR", help="What is predicted: a run of prompts, pictures.")
+        str,
+        typer.Option(
+            metavar="RUN|DIR", help="What is predicted: a run of prompts, pictures, or 'scenes'."
+        ),
     ],
-    model: Annotated[Path, typer.Option(metavar="DIR", help="The LAVM: DeLVM or LVM.")],
+    model: Annotated[
+        Path, typer.Option(metavar="DIR|pocket", help="The LAVM: DeLVM, LVM, or the shipped one.")
+    ],
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The VQGAN; else inside the model's folder.")
     ] = None,
@@ -119,7 +127,11 @@ def lavm(
 
 
 def _place(runs_dir: str, word: str) -> Path:
-    """A folder as it is named, else the run of that name."""
+    """A folder as it is named, else the run of that name, or drawn scenes."""
+    from pipeline.eval.lavm_pool import is_drawn
+
+    if is_drawn(word):
+        return Path(word)
     folder = Path(word).expanduser()
     return folder if folder.is_dir() else find_run(runs_dir or RUNS_DIR, word)
 

@@ -22,6 +22,8 @@ RECIPES = {
     "pocket-reader": "pipeline.models.pocket_reader_train",
     "pocket-finder": "pipeline.models.pocket_finder_train",
     "pocket-u2netp": "pipeline.saliency.pocket_u2netp_train",
+    "pocket-vqgan": "pipeline.eval.pocket_vqgan_train",
+    "pocket-lavm": "pipeline.eval.pocket_lavm_train",
 }
 """The module whose `train` makes a checkpoint; imported when it is asked for."""
 Folder = Annotated[
@@ -75,7 +77,11 @@ def pull(
 @app.command()
 def train(
     name: Annotated[
-        str, typer.Argument(help="pocket-sam, pocket-reader, pocket-finder or pocket-u2netp")
+        str,
+        typer.Argument(
+            help="pocket-sam, pocket-reader, pocket-finder, pocket-u2netp, pocket-vqgan or "
+            "pocket-lavm"
+        ),
     ],
     out: Annotated[
         Path | None,

@@ -7,6 +7,7 @@ Takes the committed Parquet by its columns. Knows nothing of models, choices or 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from pipeline.errors import BadImage, ConfigError
 from pipeline.eval.exemplars import TokenIndex, richnesses
 from pipeline.eval.lavm_protocol import LavmProtocol
+from pipeline.eval.pocket_lavm_scenes import Role, held_out
 from pipeline.eval.token_cache import TokenCache, Tokenizer, crop_image, encoded
 from pipeline.runner.rundir import read_run, records
 from pipeline.runner.storage import storage_at
@@ -29,7 +32,9 @@ from pipeline.sources.decode import decode
 from pipeline.sources.folder import FolderSource
 from pipeline.sources.prompt_folders import read_prompts, stem_of
 
-KIND = "prompts"
+KIND, SCENES = "prompts", "scenes"
+LEVELS = 3
+"""Frames of a drawn scene; as many as the pocket LAVM's sentences have at most."""
 NAMES = ["image_id", "task", "image_sha256", "level_sizes", "num_objects", "segmenter"]
 PIXELS = ["image.bytes", "frames.list.element.bytes", "objects.list.element.keypoints"]
 """Columns of a row of prompts that are read late: they are most of its bytes."""
@@ -79,6 +84,8 @@ class Pictures(Protocol):
 
 def open_prompts(asked: LavmProtocol) -> Pictures:
     """What exemplars come from; raises `ConfigError`."""
+    if is_drawn(asked.prompts):
+        return ScenePictures(asked.prompts, "pool")
     folder = Path(asked.prompts)
     if is_run(folder):
         return RunPictures(folder, asked.task)
@@ -92,10 +99,18 @@ def open_prompts(asked: LavmProtocol) -> Pictures:
 
 def open_queries(asked: LavmProtocol) -> Pictures:
     """What is predicted; a folder's pictures have a truth where frames of them are given."""
+    if is_drawn(asked.queries):
+        return ScenePictures(asked.queries, "query")
     folder = Path(asked.queries)
     if is_run(folder):
         return RunPictures(folder, asked.task)
     return FolderPictures(folder, Path(asked.truth) if asked.truth else None)
+
+
+def is_drawn(place: str) -> bool:
+    """Whether a place is `scenes` or `scenes:N`: drawn by the N-th convention that is held out."""
+    name, _, number = place.partition(":")
+    return name == SCENES and (not number or number.isdecimal())
 
 
 def is_run(folder: Path) -> bool:
@@ -259,6 +274,28 @@ class FolderPictures:
         return [_sha256(data) for data in (shown.image, *shown.frames)]
 
 
+class ScenePictures:
+    """Drawn scenes that no pocket model was trained on, all marked by one convention."""
+
+    def __init__(self, place: str, role: Role) -> None:
+        number = int(place.partition(":")[2] or 0)
+        self._marked = held_out(number, role)
+        read = [self.read(place) for place in range(len(self._marked[1]))]
+        self.known = tuple(
+            Known(f"{role}-{number}-{place:03d}", _sha256(shown.image), LEVELS)
+            for place, shown in enumerate(read)
+        )
+        self.digest = _digest_of(_sha256(data) for one in read for data in (one.image, *one.frames))
+        self.parent = f"sha256:{self.digest}"
+
+    def read(self, place: int) -> Shown:
+        """The scene at a place and its frames."""
+        convention, scenes = self._marked
+        scene = scenes[place]
+        image, *frames = map(_png, [scene.image(), *scene.frames(convention, LEVELS)])
+        return Shown(image, tuple(frames))
+
+
 def _known(row: Mapping[str, Any]) -> Known:
     """A row of prompts as it is listed."""
     unsure = "proposed" if row["segmenter"] else ""
@@ -281,6 +318,12 @@ def _stem(key: str) -> str:
 
 def _digest_of(parts: Iterator[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
 
 
 def _sha256(data: bytes) -> str:

@@ -13,10 +13,14 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.eval import lavm_worker
 from pipeline.eval.lavm_config import LavmConfig, check_capacity, read_json, translate
-from pipeline.eval.lavm_pool import open_prompts, open_queries, pool_places
+from pipeline.eval.lavm_pool import is_drawn, open_prompts, open_queries, pool_places
 from pipeline.eval.lavm_protocol import LAVM_METHODS, LavmProtocol
 from pipeline.eval.run import KIND, SHARDS, Evaluation, begin, plan_of, run_id_of
+from pipeline.models.weights import POCKET_LAVM
 from pipeline.sources.specs import existing_folder
+
+POCKET = "pocket"
+"""Names the LAVM that is shipped."""
 
 
 def asked_of(
@@ -36,18 +40,30 @@ def asked_of(
     The tokenizer is looked for inside the model's folder, and the variant is told by the model's
     config, unless they are given.
     """
-    model = existing_folder(str(model))
+    model = _model_at(model)
     given = {"prompts": prompts, "queries": queries, "images": images, "truth": truth}
+    drawn = {name: str(place) for name, place in given.items() if is_drawn(str(place))}
     folders = given | {"model": model, "tokenizer": tokenizer or tokenizer_in(model)}
     told: dict[str, Any] = {
         name: str(existing_folder(str(path)).resolve())
         for name, path in folders.items()
-        if path is not None
-    }
+        if path is not None and name not in drawn
+    } | drawn
     config = _config_of(model, variant)
     named: Any = variant or (config.variant.name if config else "delvm")
     chosen: tuple[Any, ...] = tuple(methods or LAVM_METHODS)
     return LavmProtocol(variant=named, methods=chosen, **told, **rest)
+
+
+def _model_at(model: Path) -> Path:
+    """The folder of a LAVM, or the shipped one for `pocket`."""
+    if str(model) != POCKET:
+        return existing_folder(str(model))
+    if not (POCKET_LAVM / "config.json").is_file():
+        raise ConfigError(
+            "The pocket LAVM is not there.", "Run `cofpipe models train pocket-lavm`."
+        )
+    return POCKET_LAVM
 
 
 def tokenizer_in(model: Path) -> Path:

@@ -21,6 +21,8 @@ from pipeline.errors import ConfigError, ModelError, nearest
 
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the checkpoints that come with the package."""
+POCKET_LAVM = SHIPPED / "pocket_lavm"
+"""The shipped LAVM's folder, as published ones are laid out, with its tokenizer in `vqgan`."""
 POCKETS = {
     "pocket": ("pocket_sam.safetensors", "pocket-sam"),
     "pocket-reader": ("pocket_reader.safetensors", "pocket-reader"),
@@ -133,8 +135,9 @@ def find(checkpoint: str | Path) -> Path:
 def list_checkpoints(folder: Path | None = None) -> list[Listed]:
     """The shipped checkpoints and the published ones, present or not."""
     listed = []
-    for path in sorted(SHIPPED.glob("*.safetensors")):
-        listed.append(Listed(path.stem, path, path.stat().st_size, sha256_of(path), True))
+    for path in sorted(SHIPPED.rglob("*.safetensors")):
+        name = path.relative_to(SHIPPED).with_suffix("").as_posix()
+        listed.append(Listed(name, path, path.stat().st_size, sha256_of(path), True))
     folder = folder or cache_dir()
     for known in CHECKPOINTS.values():
         path = known.found(folder)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from pipeline.eval.lavm_config import GREEDY, visual_sentence
+from pipeline.models.weights import POCKET_LAVM
 from tests.bench.test_row_cost import report
 from tests.eval.test_vqgan import LAION
 from tests.eval.tiny_lavm import FRAME_TOKENS, write_lavm, write_tokenizer
@@ -63,10 +64,10 @@ def timed(job: Callable[[], Any]) -> tuple[Any, float]:
 
 def as_designed(model: lavm.Lavm, sentence: np.ndarray) -> np.ndarray:
     """One frame as the original code draws it: `generate` for one sentence, read from its start."""
-    ids = torch.from_numpy(sentence)[None]
+    ids, count = torch.from_numpy(sentence)[None], model.config.frame_tokens
     with torch.inference_mode():
         whole = model.model.generate(
-            ids, do_sample=False, min_new_tokens=FRAME_TOKENS, max_new_tokens=FRAME_TOKENS
+            ids, do_sample=False, min_new_tokens=count, max_new_tokens=count
         )
     return whole[0, len(sentence) :].numpy()
 
@@ -94,6 +95,26 @@ def test_codes_a_second_in_batches_and_one_at_a_time(model: lavm.Lavm) -> None:
     )
     assert np.array_equal(together[:ALONE], alone)
     assert rates["batch_shared_exemplar"] >= LEAST * rates["one_at_a_time"]
+
+
+def test_codes_a_second_of_the_pocket_model() -> None:
+    threads = torch.get_num_threads()
+    model = lavm.load(POCKET_LAVM, threads=1)
+    rng, count = np.random.default_rng(0), model.config.frame_tokens
+    frames = rng.integers(0, model.config.codes, (BATCH, 4, count))
+    own = [visual_sentence([(image, steps)], query) for image, *steps, query in frames]
+    model.predict(own[0], sampling=GREEDY)  # warm up
+    alone, alone_s = timed(lambda: [as_designed(model, one) for one in own[:4]])
+    together, own_s = timed(lambda: model.predict_batch(own, sampling=GREEDY))
+    torch.set_num_threads(threads)
+    assert np.array_equal(together[:4], alone)
+    rates = {"one_at_a_time": 4 * count / alone_s, "batch_own_exemplars": BATCH * count / own_s}
+    report(
+        "lavm_generation_pocket",
+        batch=BATCH,
+        **{f"{name}_codes_per_s": rate for name, rate in rates.items()},
+        times_own=rates["batch_own_exemplars"] / rates["one_at_a_time"],
+    )
 
 
 def test_images_a_second_of_a_pool(tmp_path: Path) -> None:
