@@ -24,6 +24,7 @@ RECIPES = {
     "pocket-u2netp": "pipeline.saliency.pocket_u2netp_train",
     "pocket-vqgan": "pipeline.eval.pocket_vqgan_train",
     "pocket-lavm": "pipeline.eval.pocket_lavm_train",
+    "pocket-vlm": "pipeline.train.pocket_vlm",
 }
 """The module whose `train` makes a checkpoint; imported when it is asked for."""
 Folder = Annotated[
@@ -79,8 +80,8 @@ def train(
     name: Annotated[
         str,
         typer.Argument(
-            help="pocket-sam, pocket-reader, pocket-finder, pocket-u2netp, pocket-vqgan or "
-            "pocket-lavm"
+            help="pocket-sam, pocket-reader, pocket-finder, pocket-u2netp, pocket-vqgan, "
+            "pocket-lavm or pocket-vlm"
         ),
     ],
     out: Annotated[
