@@ -132,7 +132,6 @@ def train_sft(
 
 def _check(asked: Asked, request: Mapping[str, Any]) -> None:
     """Raise `ConfigError` where data, model, settings and folder do not go together."""
-    check_device(asked.settings.device, asked.settings.dtype)
     if (request["trainer"], request["kind"]) != ("trl", "sft"):
         made = f"{request['kind']} rows for {request['trainer']}"
         raise ConfigError(f"'{asked.data}' holds {made}.", "Export with --trainer trl --kind sft.")
@@ -147,6 +146,7 @@ def _check(asked: Asked, request: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"'{asked.out}' holds a training.", "Continue it with --resume, or choose another."
         )
+    check_device(asked.settings.device, asked.settings.dtype)
 
 
 def _trainer(asked: Asked, rows: Any, processor: Any, tokens: tuple[str, ...]) -> Any:
