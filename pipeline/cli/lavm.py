@@ -128,7 +128,7 @@ def lavm(
 
 def _place(runs_dir: str, word: str) -> Path:
     """A folder as it is named, else the run of that name, or drawn scenes."""
-    from pipeline.eval.lavm_pool import is_drawn
+    from pipeline.eval.lavm_pictures import is_drawn
 
     if is_drawn(word):
         return Path(word)

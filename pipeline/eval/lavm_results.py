@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.eval.compare import Paired, paired, table
-from pipeline.eval.lavm_pool import Pictures, open_prompts, open_queries
+from pipeline.eval.lavm_pictures import Pictures
+from pipeline.eval.lavm_pool import open_prompts, open_queries
 from pipeline.eval.lavm_protocol import MAIN_SCORER, RETRIEVAL, SCORERS, LavmProtocol
 from pipeline.eval.lavm_rows import predictions
 from pipeline.eval.resampling import Estimate

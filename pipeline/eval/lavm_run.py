@@ -13,7 +13,8 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.eval import lavm_worker
 from pipeline.eval.lavm_config import LavmConfig, check_capacity, read_json, translate
-from pipeline.eval.lavm_pool import is_drawn, open_prompts, open_queries, pool_places
+from pipeline.eval.lavm_pictures import is_drawn
+from pipeline.eval.lavm_pool import open_prompts, open_queries, pool_places
 from pipeline.eval.lavm_protocol import LAVM_METHODS, LavmProtocol
 from pipeline.eval.run import KIND, SHARDS, Evaluation, begin, plan_of, run_id_of
 from pipeline.models.weights import POCKET_LAVM

@@ -21,7 +21,8 @@ from manifests.tables import MANIFEST
 from pipeline.config import Config, config_from
 from pipeline.errors import BadImage, ConfigError
 from pipeline.eval.lavm_config import GREEDY, VARIANTS, visual_sentence
-from pipeline.eval.lavm_pool import Known, encoded_pool, open_prompts, open_queries, pool_places
+from pipeline.eval.lavm_pictures import Known
+from pipeline.eval.lavm_pool import encoded_pool, open_prompts, open_queries, pool_places
 from pipeline.eval.lavm_protocol import (
     SCORERS,
     LavmMethod,

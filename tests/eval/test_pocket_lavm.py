@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.eval.lavm_pool import LEVELS, ScenePictures, is_drawn
+from pipeline.eval.lavm_pictures import LEVELS, ScenePictures, is_drawn
 from pipeline.eval.lavm_protocol import THRESHOLD, mask_of
 from pipeline.eval.pocket_lavm_scenes import (
     CELLS,
